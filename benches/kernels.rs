@@ -1,0 +1,3 @@
+//! Benches of the kernels, one for each kernel and tier.
+
+fn main() {}

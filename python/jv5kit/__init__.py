@@ -1,0 +1,61 @@
+"""Text embeddings all the way into a fast index: encode, truncate, binarize and search.
+
+The public names are loaded when they are first used: importing the package loads neither torch nor transformers, nor even
+NumPy.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jv5kit.embeddings import truncate_embeddings
+    from jv5kit.encoder import Encoder
+    from jv5kit.errors import Jv5kitError
+    from jv5kit.index import Index
+    from jv5kit.quantize import hamming_search, quantize_embeddings, quantize_rows
+    from jv5kit.retrieval import search
+    from jv5kit.types import Document, Hit
+
+__all__ = [
+    "Document",
+    "Encoder",
+    "Hit",
+    "Index",
+    "Jv5kitError",
+    "__version__",
+    "hamming_search",
+    "quantize_embeddings",
+    "quantize_rows",
+    "search",
+    "truncate_embeddings",
+]
+
+_MODULES = {
+    "Document": "types",
+    "Encoder": "encoder",
+    "Hit": "types",
+    "Index": "index",
+    "Jv5kitError": "errors",
+    "hamming_search": "quantize",
+    "quantize_embeddings": "quantize",
+    "quantize_rows": "quantize",
+    "search": "retrieval",
+    "truncate_embeddings": "embeddings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("jv5kit")
+    elif name in _MODULES:
+        value = getattr(importlib.import_module(f"jv5kit.{_MODULES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'jv5kit' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

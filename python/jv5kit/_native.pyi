@@ -1,0 +1,18 @@
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__: Final = ["block_checksums", "hamming_search", "quantize_binary", "simd_tier", "truncate"]
+
+def block_checksums(data: NDArray[np.uint8], block_bytes: int) -> NDArray[np.uint32]: ...
+def hamming_search(
+    query_codes: NDArray[np.uint8],
+    codes: NDArray[np.uint8],
+    top_k: int,
+    mask: NDArray[np.bool_] | None,
+    threads: int | None,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
+def quantize_binary(embeddings: NDArray[np.float32]) -> NDArray[np.uint8]: ...
+def simd_tier() -> tuple[str, bool, list[str]]: ...
+def truncate(embeddings: NDArray[np.float32], dim: int) -> NDArray[np.float32]: ...

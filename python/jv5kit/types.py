@@ -1,0 +1,44 @@
+"""The nouns of the package: documents in, hits out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+Precision = Literal["float32", "ubinary"]
+"""How an index stores embeddings: float32 rows, or one bit a dimension with int8 rows beside it for rescoring."""
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text to find, under an id of its own.
+
+    ``title`` is encoded before the text, on a line of its own; ``metadata`` is any JSON object.
+    """
+
+    id: str
+    text: str
+    title: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def content(self) -> str:
+        """What an encoder reads: the title, if there is one, and the text."""
+        return f"{self.title}\n{self.text}" if self.title else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A document found, with ``score`` an estimate of the cosine in [-1, 1] as far as the stored precision knows it."""
+
+    id: str
+    score: float
+    title: str | None
+    text: str
+    metadata: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The hit as ``jv5kit search --json`` prints it."""
+        return asdict(self)

@@ -1,0 +1,30 @@
+//! The kernels of jv5kit: pure functions over slices, with no files, no JSON and no Python (all of PyO3 is in `python.rs`).
+//!
+//! One line of flow runs through the crate:
+//!
+//! ```text
+//! f32 rows ─► truncate ─► quantize ─► codes ─► search ─► (distances, rows)
+//! ```
+//!
+//! * [`mod@truncate`] keeps the first dimensions of a Matryoshka embedding and brings it back to unit length;
+//! * [`mod@quantize`] turns each row into sign bits, the same bits as `numpy.packbits(x > 0)`;
+//! * [`hamming`] is the distance: a naive reference, and the scan of one query over a tile of packed codes, written once
+//!   over a small vector trait;
+//! * [`topk`] selects the k smallest distances by counting, ties by row number;
+//! * [`search`] cuts queries × codes into tiles that stay in cache, spreads them over threads and merges;
+//! * [`checksum`] guards stored blocks by CRC32C;
+//! * [`simd`] has a tier for each instruction set, as one table: each tier is one file that compiles the shared algorithms
+//!   for its instructions, detected once at run time and forced by `JV5KIT_SIMD`.
+//!
+//! Results are exact and the same to the last bit on every tier, for every number of threads and every batch of queries.
+
+pub mod checksum;
+pub mod hamming;
+pub mod quantize;
+pub mod search;
+pub mod simd;
+pub mod topk;
+pub mod truncate;
+
+#[cfg(feature = "python")]
+mod python;

@@ -1,0 +1,158 @@
+//! The Python face of the crate, `jv5kit._native`: check shapes, release the GIL, call, return arrays.
+//!
+//! The only file that knows PyO3. Arrays come in as read-only, C-contiguous borrows (memory maps included) and go out owned
+//! by NumPy. Conversions of types and defaults belong to the Python modules that call these functions.
+
+use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+
+use crate::quantize::code_bytes;
+use crate::search::{Codes, search};
+use crate::simd;
+
+pyo3::import_exception!(jv5kit.errors, InputError);
+
+/// The environment variable that limits the threads of every kernel.
+const THREADS: &str = "JV5KIT_THREADS";
+
+type Pair<'py, A, B> = (Bound<'py, PyArray2<A>>, Bound<'py, PyArray2<B>>);
+
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::{block_checksums, hamming_search, quantize_binary, simd_tier, truncate};
+}
+
+/// `(name, forced, available)`: the tier in use, whether `JV5KIT_SIMD` asked for it, and the names of all that could be.
+#[pyfunction]
+fn simd_tier() -> PyResult<(&'static str, bool, Vec<&'static str>)> {
+    let choice = simd::active().map_err(InputError::new_err)?;
+    Ok((choice.tier.name, choice.forced, simd::available_tiers().map(|tier| tier.name).collect()))
+}
+
+/// Sign bits of float32 rows `(n, dim)`: uint8 `(n, ceil(dim / 8))`.
+#[pyfunction]
+fn quantize_binary<'py>(py: Python<'py>, embeddings: PyReadonlyArray2<'py, f32>) -> PyResult<Bound<'py, PyArray2<u8>>> {
+    let tier = simd::active().map_err(InputError::new_err)?.tier;
+    let (rows, columns) = (embeddings.shape()[0], embeddings.shape()[1]);
+    if columns == 0 {
+        return Err(InputError::new_err(format!("embeddings of shape ({rows}, 0) have no dimension to quantize")));
+    }
+    let values = contiguous(&embeddings, "embeddings")?;
+    let out = PyArray2::zeros(py, [rows, code_bytes(columns)], false);
+    // SAFETY: the array was made here, and nobody else has seen it yet.
+    let codes = unsafe { out.as_slice_mut() }.expect("a new array is contiguous");
+    py.detach(|| crate::quantize::quantize(tier, values, columns, codes));
+    Ok(out)
+}
+
+/// The first `dim` values of float32 rows `(n, columns)`, at unit length: float32 `(n, dim)`.
+#[pyfunction]
+fn truncate<'py>(
+    py: Python<'py>,
+    embeddings: PyReadonlyArray2<'py, f32>,
+    dim: usize,
+) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    let (rows, columns) = (embeddings.shape()[0], embeddings.shape()[1]);
+    if dim == 0 || dim > columns {
+        return Err(InputError::new_err(format!(
+            "dim={dim} is outside 1..{columns}, the dimensions of the embeddings"
+        )));
+    }
+    let values = contiguous(&embeddings, "embeddings")?;
+    let out = PyArray2::zeros(py, [rows, dim], false);
+    // SAFETY: as in `quantize_binary`.
+    let truncated = unsafe { out.as_slice_mut() }.expect("a new array is contiguous");
+    py.detach(|| crate::truncate::truncate(values, columns, dim, truncated));
+    Ok(out)
+}
+
+/// The `top_k` nearest codes of each query: distances int32 and rows int64, both `(queries, k)`, by distance, then row.
+///
+/// `k` is `top_k`, or the number of rows that the mask keeps if that is less.
+#[pyfunction]
+#[pyo3(signature = (query_codes, codes, top_k, mask, threads))]
+fn hamming_search<'py>(
+    py: Python<'py>,
+    query_codes: PyReadonlyArray2<'py, u8>,
+    codes: PyReadonlyArray2<'py, u8>,
+    top_k: usize,
+    mask: Option<PyReadonlyArray1<'py, bool>>,
+    threads: Option<usize>,
+) -> PyResult<Pair<'py, i32, i64>> {
+    let tier = simd::active().map_err(InputError::new_err)?.tier;
+    let threads = thread_limit(threads)?;
+    let (queries, bytes) = (query_codes.shape()[0], query_codes.shape()[1]);
+    let rows = codes.shape()[0];
+    if codes.shape()[1] != bytes {
+        let other = codes.shape()[1];
+        return Err(InputError::new_err(format!("query codes have {bytes} bytes, the codes to search {other}")));
+    }
+    if bytes == 0 || bytes > 1 << 24 {
+        return Err(InputError::new_err(format!("codes of {bytes} bytes; they must have 1 to 16777216")));
+    }
+    if top_k == 0 {
+        return Err(InputError::new_err("top_k=0; it must be at least 1"));
+    }
+    let mask = mask.as_ref().map(|mask| mask.as_slice().map_err(|_| not_contiguous("mask"))).transpose()?;
+    if let Some(mask) = mask.filter(|mask| mask.len() != rows) {
+        return Err(InputError::new_err(format!("mask has {} flags for {rows} codes", mask.len())));
+    }
+    let query_codes = Codes::new(contiguous(&query_codes, "query_codes")?, bytes);
+    let codes = Codes::new(contiguous(&codes, "codes")?, bytes);
+    let hits = py.detach(|| search(tier, query_codes, codes, top_k, mask, threads));
+    let found = hits.first().map_or(0, Vec::len);
+    let distances = PyArray2::zeros(py, [queries, found], false);
+    let numbers = PyArray2::zeros(py, [queries, found], false);
+    // SAFETY: as in `quantize_binary`.
+    let out = unsafe { (distances.as_slice_mut(), numbers.as_slice_mut()) };
+    let (out_distances, out_rows) =
+        (out.0.expect("a new array is contiguous"), out.1.expect("a new array is contiguous"));
+    for (i, hit) in hits.iter().flatten().enumerate() {
+        (out_distances[i], out_rows[i]) = (hit.distance as i32, hit.row as i64);
+    }
+    Ok((distances, numbers))
+}
+
+/// CRC32C of each block of `block_bytes` bytes of a uint8 array: uint32 `(blocks,)`.
+#[pyfunction]
+fn block_checksums<'py>(
+    py: Python<'py>,
+    data: PyReadonlyArray1<'py, u8>,
+    block_bytes: usize,
+) -> PyResult<Bound<'py, PyArray1<u32>>> {
+    if block_bytes == 0 {
+        return Err(InputError::new_err("block_bytes=0; it must be at least 1"));
+    }
+    let data = data.as_slice().map_err(|_| not_contiguous("data"))?;
+    Ok(PyArray1::from_vec(py, py.detach(|| crate::checksum::block_checksums(data, block_bytes))))
+}
+
+fn contiguous<'a, T: numpy::Element>(array: &'a PyReadonlyArray2<'_, T>, name: &str) -> PyResult<&'a [T]> {
+    // An array without elements may have any strides, which NumPy's own flags forgive and `as_slice` does not.
+    if array.len() == 0 {
+        return Ok(&[]);
+    }
+    if !array.is_c_contiguous() {
+        return Err(not_contiguous(name));
+    }
+    array.as_slice().map_err(|_| not_contiguous(name))
+}
+
+fn not_contiguous(name: &str) -> PyErr {
+    InputError::new_err(format!("{name} is not C-contiguous; pass it through numpy.ascontiguousarray"))
+}
+
+/// Threads to use at most: the argument, else `JV5KIT_THREADS`, else the processors of this process.
+fn thread_limit(threads: Option<usize>) -> PyResult<usize> {
+    let forced = std::env::var_os(THREADS).filter(|value| !value.is_empty());
+    match (threads, forced) {
+        (Some(0), _) => Err(InputError::new_err("threads=0; it must be at least 1")),
+        (Some(threads), _) => Ok(threads),
+        (None, Some(value)) => match value.to_string_lossy().parse() {
+            Ok(threads) if threads > 0 => Ok(threads),
+            _ => Err(InputError::new_err(format!("{THREADS}={} is not a positive number", value.to_string_lossy()))),
+        },
+        (None, None) => Ok(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
+    }
+}

@@ -1,0 +1,113 @@
+//! The tiers: one table row and one file for each instruction set.
+//!
+//! A tier is a handful of functions, compiled for its instructions from the shared algorithms. The fastest one that the
+//! processor has is detected once; `JV5KIT_SIMD` forces a tier by name, and a tier that is not there is an error, never a
+//! silent fall-back. To add a tier: a file that ends in a `pub(super) static TIER: Tier`, and its row in [`TIERS`].
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod popcnt;
+mod scalar;
+
+use std::sync::OnceLock;
+
+use crate::hamming::{Tile, TileRows};
+use crate::topk::TopK;
+
+/// The environment variable that forces a tier.
+pub const VARIABLE: &str = "JV5KIT_SIMD";
+
+/// Every tier of this architecture, the fastest last.
+static TIERS: &[&Tier] = &[
+    &scalar::TIER,
+    #[cfg(target_arch = "x86_64")]
+    &popcnt::TIER,
+    #[cfg(target_arch = "x86_64")]
+    &avx512::TIER,
+];
+
+/// One instruction set and the kernels compiled for it.
+///
+/// The functions may be called only where `available` says so; the crate hands out a tier only then.
+pub struct Tier {
+    /// The name, as `JV5KIT_SIMD` has it.
+    pub name: &'static str,
+    /// The instructions that it needs, in words.
+    pub needs: &'static str,
+    /// Whether this processor has them.
+    pub(crate) available: fn() -> bool,
+    /// Sign bits of one row of floats: `(row, code)`, see [`mod@crate::quantize`].
+    pub(crate) sign_bits: unsafe fn(&[f32], &mut [u8]),
+    /// Codes in a group of a packed tile.
+    pub(crate) lanes: usize,
+    /// Pack codes into a tile: `(codes, code bytes, rows, words)`, see [`crate::hamming`].
+    pub(crate) pack: unsafe fn(&[u8], usize, TileRows, &mut [u64]),
+    /// Scan a tile with one query: `(query words, tile, top-k)`, see [`crate::hamming::scan`].
+    pub(crate) scan: unsafe fn(&[u64], &Tile, &mut TopK),
+}
+
+/// The tier in use, and why.
+#[derive(Clone, Copy)]
+pub struct Choice {
+    /// The tier.
+    pub tier: &'static Tier,
+    /// Whether `JV5KIT_SIMD` asked for it.
+    pub forced: bool,
+}
+
+/// The tiers that this processor has, the fastest last; never empty.
+pub fn available_tiers() -> impl Iterator<Item = &'static Tier> {
+    TIERS.iter().copied().filter(|tier| (tier.available)())
+}
+
+/// The tier in use: the one that `JV5KIT_SIMD` names, else the fastest; decided at the first call and kept.
+///
+/// # Errors
+/// If the variable names a tier that does not exist or that this processor lacks: a sentence with the names to choose from.
+pub fn active() -> Result<Choice, &'static str> {
+    static ACTIVE: OnceLock<Result<Choice, String>> = OnceLock::new();
+    let choice =
+        ACTIVE.get_or_init(|| choose(std::env::var_os(VARIABLE).map(|name| name.to_string_lossy().into_owned())));
+    choice.as_ref().map(|choice| *choice).map_err(String::as_str)
+}
+
+fn choose(forced: Option<String>) -> Result<Choice, String> {
+    let here = || available_tiers().map(|tier| tier.name).collect::<Vec<_>>().join(", ");
+    let Some(name) = forced.filter(|name| !name.is_empty()) else {
+        let tier = available_tiers().last().expect("the scalar tier is always there");
+        return Ok(Choice { tier, forced: false });
+    };
+    let Some(tier) = TIERS.iter().copied().find(|tier| tier.name == name) else {
+        return Err(format!("{VARIABLE}={name} names no tier; this machine has: {}", here()));
+    };
+    if !(tier.available)() {
+        return Err(format!("{VARIABLE}={name} needs {}, which this processor lacks; it has: {}", tier.needs, here()));
+    }
+    Ok(Choice { tier, forced: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TIERS, available_tiers, choose};
+
+    #[test]
+    fn the_fastest_is_chosen_and_any_available_one_can_be_forced() {
+        let fastest = available_tiers().last().unwrap();
+        assert_eq!(choose(None).ok().unwrap().tier.name, fastest.name);
+        assert_eq!(choose(Some(String::new())).ok().unwrap().tier.name, fastest.name);
+        for tier in available_tiers() {
+            let choice = choose(Some(tier.name.into())).ok().unwrap();
+            assert!(choice.forced && choice.tier.name == tier.name);
+        }
+    }
+
+    #[test]
+    fn a_tier_that_is_not_there_is_an_error() {
+        let message = choose(Some("mmx".into())).err().unwrap();
+        assert!(message.contains("JV5KIT_SIMD=mmx") && message.contains("scalar"), "{message}");
+        for tier in TIERS.iter().filter(|tier| !(tier.available)()) {
+            assert!(choose(Some(tier.name.into())).err().unwrap().contains(tier.needs));
+        }
+    }
+}
