@@ -20,7 +20,7 @@ type Pair<'py, A, B> = (Bound<'py, PyArray2<A>>, Bound<'py, PyArray2<B>>);
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::{block_checksums, hamming_search, quantize_binary, simd_tier, truncate};
+    use super::{block_checksums, crc32c, damaged_block, hamming_search, quantize_binary, simd_tier, truncate};
 }
 
 /// `(name, forced, available)`: the tier in use, whether `JV5KIT_SIMD` asked for it, and the names of all that could be.
@@ -114,6 +114,12 @@ fn hamming_search<'py>(
     Ok((distances, numbers))
 }
 
+/// CRC32C of bytes: for the many small records of the catalogue, so the GIL stays held.
+#[pyfunction]
+fn crc32c(data: &[u8]) -> u32 {
+    crate::checksum::crc32c(data)
+}
+
 /// CRC32C of each block of `block_bytes` bytes of a uint8 array: uint32 `(blocks,)`.
 #[pyfunction]
 fn block_checksums<'py>(
@@ -126,6 +132,36 @@ fn block_checksums<'py>(
     }
     let data = data.as_slice().map_err(|_| not_contiguous("data"))?;
     Ok(PyArray1::from_vec(py, py.detach(|| crate::checksum::block_checksums(data, block_bytes))))
+}
+
+/// The first of `blocks` (int64 numbers; None for all) of a uint8 array that does not match its checksum, or None.
+#[pyfunction]
+#[pyo3(signature = (data, block_bytes, checksums, blocks))]
+fn damaged_block<'py>(
+    py: Python<'py>,
+    data: PyReadonlyArray1<'py, u8>,
+    block_bytes: usize,
+    checksums: PyReadonlyArray1<'py, u32>,
+    blocks: Option<PyReadonlyArray1<'py, i64>>,
+) -> PyResult<Option<usize>> {
+    if block_bytes == 0 {
+        return Err(InputError::new_err("block_bytes=0; it must be at least 1"));
+    }
+    let data = data.as_slice().map_err(|_| not_contiguous("data"))?;
+    let checksums = checksums.as_slice().map_err(|_| not_contiguous("checksums"))?;
+    let count = data.len().div_ceil(block_bytes);
+    if checksums.len() != count {
+        return Err(InputError::new_err(format!("{} checksums for {count} blocks", checksums.len())));
+    }
+    let Some(blocks) = blocks else {
+        return Ok(py.detach(|| crate::checksum::damaged_block(data, block_bytes, checksums, 0..count)));
+    };
+    let blocks = blocks.as_slice().map_err(|_| not_contiguous("blocks"))?;
+    if let Some(block) = blocks.iter().find(|&&block| usize::try_from(block).map_or(true, |block| block >= count)) {
+        return Err(InputError::new_err(format!("block {block} is outside 0..{count}")));
+    }
+    let blocks = blocks.iter().map(|&block| block as usize);
+    Ok(py.detach(|| crate::checksum::damaged_block(data, block_bytes, checksums, blocks)))
 }
 
 fn contiguous<'a, T: numpy::Element>(array: &'a PyReadonlyArray2<'_, T>, name: &str) -> PyResult<&'a [T]> {

@@ -3,9 +3,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__: Final = ["block_checksums", "hamming_search", "quantize_binary", "simd_tier", "truncate"]
+__all__: Final = ["block_checksums", "crc32c", "damaged_block", "hamming_search", "quantize_binary", "simd_tier", "truncate"]
 
 def block_checksums(data: NDArray[np.uint8], block_bytes: int) -> NDArray[np.uint32]: ...
+def crc32c(data: bytes) -> int: ...
+def damaged_block(
+    data: NDArray[np.uint8],
+    block_bytes: int,
+    checksums: NDArray[np.uint32],
+    blocks: NDArray[np.int64] | None,
+) -> int | None: ...
 def hamming_search(
     query_codes: NDArray[np.uint8],
     codes: NDArray[np.uint8],

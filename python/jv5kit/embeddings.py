@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from jv5kit import _native
 from jv5kit.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import ArrayLike, NDArray
 
 
@@ -27,31 +29,73 @@ def as_rows(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np.float
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def check_rows(embeddings: NDArray[np.float32], first_row: int = 0) -> None:
-    """Refuse rows that have no direction: a NaN, an infinity, or nothing but zeros.
+def check_rows(embeddings: NDArray[np.float32], dim: int, first_row: int = 0, name: str = "embeddings") -> None:
+    """Refuse rows that have no direction: a NaN, an infinity, or nothing but zeros in the first ``dim`` values.
 
     Args:
-        embeddings: float32 ``(n, dim)``.
+        embeddings: float32 ``(n, columns)``.
+        dim: values that will be kept.
         first_row: number of the first row, for the message.
+        name: what the rows are, for the message.
 
     Raises:
         InputError: names the first such row and what is wrong with it.
     """
-    # One pass over the values: a sum of squares is finite and positive exactly when the row is usable, but for overflow
-    # and underflow, which the closer look tells apart.
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", embeddings, embeddings)
-    for row in np.flatnonzero(~(np.isfinite(squares) & (squares > 0))):
+    bad = ~np.isfinite(embeddings).all(axis=1) | ~embeddings[:, :dim].any(axis=1)
+    if bad.any():
+        row = int(np.argmax(bad))
         values = embeddings[row]
         if np.isnan(values).any():
             problem = "a NaN"
         elif np.isinf(values).any():
             problem = "an infinity"
-        elif not values.any():
-            problem = "nothing but zeros"
         else:
-            continue
-        raise InputError(f"row {first_row + row} of the embeddings holds {problem}; it cannot be searched")
+            problem = f"nothing but zeros in its first {dim} values"
+        raise InputError(f"row {first_row + row} of the {name} holds {problem}; it has no direction to search by")
+
+
+class EmbeddingsFile:
+    """Embeddings in a ``.npy`` file, read slice by slice: memory does not grow with the file, as it does with a map.
+
+    Raises:
+        InputError: the file cannot be read, or is not a two-dimensional array of real numbers in C order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with path.open("rb") as file:
+                version = np.lib.format.read_magic(file)
+                read_header = (
+                    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                )
+                self.shape, fortran_order, self.dtype = read_header(file)
+                self._offset = file.tell()
+                size = path.stat().st_size
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from None
+        except ValueError as error:
+            raise InputError(f"{path} is no .npy file: {error}") from None
+        if len(self.shape) != 2 or self.dtype.kind not in "fiu" or fortran_order:
+            order = "Fortran" if fortran_order else "C"
+            raise InputError(
+                f"{path} holds {self.dtype} of shape {self.shape} in {order} order; it must be real (n, dim) in C order"
+            )
+        self._row_bytes = self.shape[1] * self.dtype.itemsize
+        if size < self._offset + len(self) * self._row_bytes:
+            raise InputError(f"{path} is cut short: {size} bytes, but its header promises {self.shape}")
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """A slice of consecutive rows, read from the file."""
+        start, stop, _ = rows.indices(len(self))
+        with self._path.open("rb") as file:
+            file.seek(self._offset + start * self._row_bytes)
+            values = np.fromfile(file, self.dtype, max(0, stop - start) * self.shape[1])
+        return values.reshape(-1, self.shape[1])
 
 
 def truncate_embeddings(embeddings: ArrayLike, dim: int) -> NDArray[np.float32]:

@@ -15,13 +15,15 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 class Document:
     """A text to find, under an id of its own.
 
-    ``title`` is encoded before the text, on a line of its own; ``metadata`` is any JSON object.
+    ``title`` is encoded before the text, on a line of its own; ``metadata`` is any JSON object. ``origin`` says where the
+    document was read (``file:line``), for messages; it is not stored, and equal documents may have different ones.
     """
 
     id: str
     text: str
     title: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    origin: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def content(self) -> str:

@@ -1,0 +1,208 @@
+"""Documents into an index: batches are checked, encoded and committed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from jv5kit.documents import check_document, document_from_record, metadata_json
+from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings
+from jv5kit.errors import DocumentError, DuplicateError, InputError
+from jv5kit.progress import ProgressBar
+from jv5kit.scan import tensors
+from jv5kit.types import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from jv5kit.encoder import Encoder
+    from jv5kit.storage.writer import Writer
+
+BATCH_DOCUMENTS = 2048
+"""Documents that are encoded and committed together: what an interruption may cost."""
+
+BATCH_BYTES = 8 << 20
+"""Bytes of given embeddings that are committed together."""
+
+Skip = "Callable[[InputError], None] | None"
+
+
+class Rows(Protocol):
+    """Embeddings that are read slice by slice: an array, a memory map, or a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n, dim)``."""
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        """Consecutive rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of the documents given.
+
+    Attributes:
+        documents: committed to the index.
+        identical: passed over because the index had them already, under the same id and with the same content.
+    """
+
+    documents: int = 0
+    identical: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Documents to add, and where their embeddings come from.
+
+    Attributes:
+        documents: documents or JSON objects; None for embeddings without documents.
+        encoder: encodes them, if there are no embeddings.
+        embeddings: one row for each document, in order.
+        ids: of embeddings without documents; None numbers them.
+        total: how many there are, if known.
+    """
+
+    documents: Iterable[Document | Mapping[str, Any]] | None = None
+    encoder: Encoder | None = None
+    embeddings: Rows | None = None
+    ids: Sequence[str] | None = None
+    total: int | None = None
+
+
+def add(
+    writer: Writer,
+    source: Source,
+    *,
+    skip: Callable[[InputError], None] | None = None,
+    on_commit: Callable[[int], None] | None = None,
+    show_progress_bar: bool | None = None,
+) -> Added:
+    """Add documents to an index, batch by batch; each batch is on disk before the next is begun.
+
+    Args:
+        writer: of the index.
+        source: the documents.
+        skip: called with the error of each document that cannot be used, which is then passed over; None raises it.
+        on_commit: called with the number of documents in the index after each commit.
+        show_progress_bar: None shows it on a terminal.
+
+    Raises:
+        DocumentError: a document cannot be used.
+        DuplicateError: an id belongs to another document.
+        InputError: an embedding cannot be used, or there are not as many as documents.
+    """
+    settings = writer.state.settings
+    rows_before = writer.state.rows
+    identical = 0
+    with ProgressBar("Indexing", source.total, "documents", show=show_progress_bar) as progress:
+        for first, documents, embeddings in _batches(source, rows_before, skip):
+            new = _new_documents(writer, documents, rows_before, skip)
+            if embeddings is None and new and source.encoder is not None:
+                texts = [documents[i].content for i in new]
+                vectors = source.encoder.encode_document(
+                    texts, prompt=settings.document_prompt, normalize_embeddings=False, show_progress_bar=False
+                )
+                check_rows(vectors, settings.dim)
+            elif embeddings is not None:
+                vectors = embeddings
+                check_rows(vectors, settings.dim, first)
+                if len(new) < len(documents):
+                    vectors = vectors[new]
+            identical += len(documents) - len(new)
+            if new:
+                vectors = truncate_embeddings(vectors, settings.dim)
+                records = [(documents[i], metadata_json(documents[i].metadata)) for i in new]
+                writer.commit(records, tensors(settings, vectors))
+                if on_commit is not None:
+                    on_commit(writer.state.rows)
+            progress(len(documents))
+    return Added(writer.state.rows - rows_before, identical)
+
+
+Batch = tuple[int, list[Document], "NDArray[np.float32] | None"]
+
+
+def _batches(source: Source, rows_before: int, skip: Callable[[InputError], None] | None) -> Iterator[Batch]:
+    """Number of the first row, documents and embeddings of each batch."""
+    if source.embeddings is None:
+        first = 0
+        documents = _documents(source.documents or (), skip)
+        while batch := list(islice(documents, BATCH_DOCUMENTS)):
+            yield first, batch, None
+            first += len(batch)
+        return
+    count, columns = source.embeddings.shape
+    size = max(1, min(16384, BATCH_BYTES // (4 * columns)))
+    documents = _documents(source.documents, None) if source.documents is not None else None
+    for start in range(0, count, size):
+        embeddings = as_rows(source.embeddings[start : start + size])
+        if documents is not None:
+            batch = list(islice(documents, len(embeddings)))
+            if len(batch) < len(embeddings):
+                raise InputError(f"there are {count} embeddings, but only {start + len(batch)} documents")
+        else:
+            numbers = range(start, start + len(embeddings))
+            ids = source.ids[start : start + size] if source.ids is not None else [str(rows_before + i) for i in numbers]
+            batch = [Document(identifier, "") for identifier in ids]
+        yield start, batch, embeddings
+    if documents is not None and next(documents, None) is not None:
+        raise InputError(f"there are only {count} embeddings, but more documents")
+
+
+def _documents(
+    documents: Iterable[Document | Mapping[str, Any]], skip: Callable[[InputError], None] | None
+) -> Iterator[Document]:
+    """Documents, made of JSON objects where they are not documents yet, and checked."""
+    for number, item in enumerate(documents, 1):
+        origin = item.origin if isinstance(item, Document) and item.origin else f"document {number}"
+        try:
+            if isinstance(item, Document):
+                check_document(item)
+                yield item
+            elif isinstance(item, Mapping):
+                yield document_from_record(item, str(number), origin)
+            else:
+                raise ValueError(f"it is {type(item).__name__}, but must be a Document or a mapping")
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            refused = DocumentError(f"{origin}: {error}")
+            if skip is None:
+                raise refused from None
+            skip(refused)
+
+
+def _new_documents(
+    writer: Writer, documents: Sequence[Document], rows_before: int, skip: Callable[[InputError], None] | None
+) -> list[int]:
+    """Positions of the documents that the index does not have yet.
+
+    A document that the index had before, with the same content, is passed over; another document of the same id is an
+    error, and so is any second document of an id in one run.
+    """
+    known = writer.find([document.id for document in documents])
+    seen: set[str] = set()
+    new = []
+    for position, document in enumerate(documents):
+        row, other = known.get(document.id, (None, None))
+        if row is not None and row < rows_before and document == other and document.id not in seen:
+            seen.add(document.id)
+            continue
+        if row is None and document.id not in seen:
+            seen.add(document.id)
+            new.append(position)
+            continue
+        where = document.origin or f"document {document.id!r}"
+        what = "another text under it" if row is not None and row < rows_before else "an earlier document of this run"
+        error = DuplicateError(f"{where}: the id {document.id!r} is taken: the index has {what}")
+        if skip is None:
+            raise error
+        skip(error)
+    return new

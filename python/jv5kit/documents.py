@@ -1,0 +1,216 @@
+"""Documents in JSON Lines: one object a line, plain or gzipped, read without ever holding the file.
+
+``text`` is required; ``id`` (or ``_id``) defaults to the line number; ``title`` is optional; every other key is metadata.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+from jv5kit.errors import DocumentError, InputError
+from jv5kit.types import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+MAX_LINE_BYTES = 32 << 20
+"""Longest line that is read; a longer one is taken for damage rather than for a document."""
+
+MAX_DEPTH = 500
+"""Deepest nesting of JSON that is read: far beyond any document, and safe for every parser that metadata will meet."""
+
+STDIN = Path("-")
+
+
+def read_documents(path: Path, skip: Callable[[DocumentError], None] | None = None) -> Iterator[Document]:
+    """Read documents one by one.
+
+    Args:
+        path: a ``.jsonl`` file, gzipped if its name ends in ``.gz``, or ``-`` for standard input.
+        skip: called with the error of each line that cannot be used, which is then passed over; None raises it.
+
+    Raises:
+        InputError: the file cannot be opened.
+        DocumentError: the first bad line, as ``file:line: what is wrong``.
+    """
+    name = "<stdin>" if path == STDIN else path.name
+    number = 0
+    with _open(path) as file:
+        while True:
+            number += 1
+            try:
+                line = _read_line(file)
+                if line is None:
+                    return
+                document = _parse(line, number, f"{name}:{number}")
+            except _CutShortError as error:
+                _refuse(skip, f"{name}:{number}: {error}")
+                return
+            except ValueError as error:
+                _refuse(skip, f"{name}:{number}: {error}")
+                continue
+            yield document
+
+
+def _refuse(skip: Callable[[DocumentError], None] | None, message: str) -> None:
+    error = DocumentError(message)
+    if skip is None:
+        raise error from None
+    skip(error)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    if path == STDIN:
+        yield sys.stdin.buffer
+        return
+    try:
+        file: IO[bytes] = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    with file:
+        yield file
+
+
+class _CutShortError(Exception):
+    """A compressed file that ends, or is damaged, in the middle: nothing after this line can be read."""
+
+
+def _read_line(file: IO[bytes]) -> bytes | None:
+    try:
+        line = file.readline(MAX_LINE_BYTES + 1)
+        if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = file.readline(MAX_LINE_BYTES)
+            raise ValueError(f"the line is longer than {MAX_LINE_BYTES >> 20} MiB")
+    except EOFError:
+        raise _CutShortError("the gzip file is cut short") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise _CutShortError(f"not a sound gzip file: {error}") from None
+    except OSError as error:
+        raise _CutShortError(f"cannot be read: {error.strerror or error}") from None
+    return line or None
+
+
+def _parse(line: bytes, number: int, origin: str) -> Document:
+    """The document of a line, or a ValueError that says what is wrong with it."""
+    try:
+        text_line = line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start + 1} of the line") from None
+    if not text_line.strip():
+        raise ValueError("the line is blank; each line must be a JSON object")
+    try:
+        record = json.loads(text_line, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except RecursionError:
+        raise ValueError(f"the JSON is nested deeper than {MAX_DEPTH}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"not a JSON object, but {_kind(record)}")
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(record) > MAX_DEPTH:
+        raise ValueError(f"the JSON is nested deeper than {MAX_DEPTH}")
+    return document_from_record(record, str(number), origin)
+
+
+def document_from_record(record: Mapping[str, Any], default_id: str, origin: str | None = None) -> Document:
+    """The document of a JSON object; what is not id, title or text is metadata.
+
+    Raises:
+        ValueError: a field is missing or of the wrong type, or holds what not every store can keep.
+    """
+    rest = dict(record)
+    if "text" not in rest:
+        raise ValueError("'text' is missing")
+    text = rest.pop("text")
+    title = rest.pop("title", None)
+    key = "id" if "id" in rest else "_id"
+    identifier = rest.pop(key, default_id)
+    if isinstance(identifier, bool) or not isinstance(identifier, str | int):
+        raise ValueError(f"'{key}' must be a string or a whole number, but is {_kind(identifier)}")
+    document = Document(str(identifier), text, title or None, rest, origin)
+    check_document(document)
+    return document
+
+
+def check_document(document: Document) -> None:
+    """Refuse what cannot be encoded or what not every store can keep.
+
+    Raises:
+        ValueError: the text is no string or empty, the id is empty, the title or the metadata is of the wrong type, or a
+            string has a NUL character or half of a surrogate pair.
+    """
+    if not isinstance(document.text, str):
+        raise ValueError(f"'text' must be a string, but is {_kind(document.text)}")
+    if not document.text.strip():
+        raise ValueError("'text' is empty")
+    if document.title is not None and not isinstance(document.title, str):
+        raise ValueError(f"'title' must be a string, but is {_kind(document.title)}")
+    if not isinstance(document.id, str) or not document.id:
+        raise ValueError("'id' must be a string that is not empty" if document.id == "" else "'id' must be a string")
+    check_string("id", document.id)
+    check_string("title", document.title or "")
+    check_string("text", document.text)
+    if document.metadata:
+        metadata_json(document.metadata)
+
+
+def check_string(name: str, value: str) -> None:
+    """Refuse a NUL character and half of a surrogate pair: ValueError."""
+    if "\0" in value:
+        raise ValueError(f"'{name}' has a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"'{name}' has half of a surrogate pair, which is no character") from None
+
+
+def metadata_json(metadata: dict[str, Any]) -> str:
+    """Metadata as one line of JSON.
+
+    Raises:
+        ValueError: it is no JSON object, nested too deep, or a string in it has what :func:`check_string` refuses.
+    """
+    if not isinstance(metadata, dict):
+        raise ValueError(f"'metadata' must be an object, but is {type(metadata).__name__}")
+    try:
+        text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except RecursionError:
+        raise ValueError(f"the metadata is nested deeper than {MAX_DEPTH}") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the metadata is not JSON: {error}") from None
+    # JSON escapes a NUL; a backslash before the escape would be a text about it.
+    check_string("metadata", text.replace("\\\\", "").replace("\\u0000", "\0"))
+    return text
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return repr(value)[:40]
+
+
+def _depth(value: object) -> int:
+    """Nesting of a JSON value, without recursion."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return depth - 1

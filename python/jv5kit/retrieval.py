@@ -1,0 +1,89 @@
+"""search(): text in, hits out."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from jv5kit.errors import IndexNotFoundError
+from jv5kit.index import Index
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from jv5kit.types import Hit
+
+_open: dict[Path, Index] = {}
+_lock = threading.Lock()
+
+
+@overload
+def search(
+    query: str, index: str | os.PathLike[str] | None = ..., *, top_k: int = ..., oversample: int = ...
+) -> list[Hit]: ...
+
+
+@overload
+def search(
+    query: Sequence[str], index: str | os.PathLike[str] | None = ..., *, top_k: int = ..., oversample: int = ...
+) -> list[list[Hit]]: ...
+
+
+def search(
+    query: str | Sequence[str],
+    index: str | os.PathLike[str] | None = None,
+    *,
+    top_k: int = 10,
+    oversample: int = 4,
+) -> list[Hit] | list[list[Hit]]:
+    """Find the documents nearest to a text.
+
+    The model and the index are loaded once, however often this is called, and from however many threads; a new state of the
+    index is taken up by itself.
+
+    Args:
+        query: a text, or several.
+        index: folder of the index; by default the only one in the current folder.
+        top_k: hits for each query.
+        oversample: candidates for each hit wanted, where codes are searched first.
+
+    Returns:
+        Hits, best first; for several queries a list for each.
+
+    Raises:
+        IndexNotFoundError: there is no index, or no single one.
+        InputError: an argument is wrong.
+    """
+    opened = open_index(index)
+    if isinstance(query, str):
+        return opened.search(query, top_k, oversample=oversample)
+    return opened.search(list(query), top_k, oversample=oversample)
+
+
+def open_index(index: str | os.PathLike[str] | None) -> Index:
+    """The index at a path, opened once and kept, in its newest state."""
+    path = (Path(index) if index is not None else only_index()).resolve()
+    with _lock:
+        opened = _open.get(path)
+        if opened is None:
+            opened = _open[path] = Index.open(path)
+        else:
+            opened.refresh()
+        return opened
+
+
+def only_index(folder: Path | None = None) -> Path:
+    """The only index in a folder, by default the current one.
+
+    Raises:
+        IndexNotFoundError: there is none, or there are several.
+    """
+    folder = folder or Path()
+    found = sorted(path.parent for path in folder.glob("*.jv5/index.sqlite"))
+    if not found:
+        raise IndexNotFoundError("there is no index (*.jv5) in this folder; make one with 'jv5kit index', or name one")
+    if len(found) > 1:
+        raise IndexNotFoundError(f"there are several indexes in this folder ({', '.join(map(str, found))}); name one")
+    return found[0]

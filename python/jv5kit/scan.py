@@ -1,0 +1,141 @@
+"""A query against the segments of an index: candidates from every segment, merged, rescored, best first.
+
+The order is that of the score, then of the row number, so that equal scores always come in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jv5kit.quantize import hamming_search, quantize_embeddings, quantize_rows
+from jv5kit.storage.segments import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from jv5kit.storage.catalog import Settings
+    from jv5kit.storage.segments import Segment
+
+    Found = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+BLOCK_ROWS = 16384
+"""Rows of a float32 segment that are compared at a time."""
+
+_GATHER_VALUES = 4 << 20
+"""Values of candidates that are gathered at a time, which bounds memory for many queries."""
+
+
+def tensor_specs(settings: Settings) -> list[TensorSpec]:
+    """The tensors that a segment of an index holds."""
+    if settings.precision == "float32":
+        return [TensorSpec("embeddings", np.dtype("<f4"), (settings.dim,))]
+    return [
+        TensorSpec("codes", np.dtype("u1"), (settings.dim // 8,)),
+        TensorSpec("rows", np.dtype("i1"), (settings.dim,)),
+        TensorSpec("scales", np.dtype("<f4"), ()),
+    ]
+
+
+def tensors(settings: Settings, embeddings: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """The tensors of embeddings that have the index's dimension and unit length."""
+    if settings.precision == "float32":
+        return {"embeddings": embeddings}
+    rows, scales = quantize_rows(embeddings)
+    return {"codes": quantize_embeddings(embeddings), "rows": rows, "scales": scales}
+
+
+def scan(
+    segments: Sequence[Segment], settings: Settings, queries: NDArray[np.float32], top_k: int, oversample: int
+) -> Found:
+    """The best rows of each query.
+
+    Args:
+        segments: in the order of their rows.
+        settings: of the index.
+        queries: float32 ``(q, dim)`` of unit length.
+        top_k: at least 1.
+        oversample: candidates for each row wanted, where codes are searched first.
+
+    Returns:
+        Scores float32 and row numbers int64, both ``(q, min(top_k, rows))``, by score, then row.
+    """
+    if not segments or not len(queries):
+        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    if settings.precision == "float32":
+        scores, rows = _float_candidates(segments, queries, top_k)
+    else:
+        rows = _code_candidates(segments, queries, top_k * oversample)
+        scores, rows = _best(_rescore(segments, queries, rows), rows, top_k)
+    # Rounding may carry a cosine of 1 a little beyond it.
+    return np.clip(scores, -1, 1), rows
+
+
+def _code_candidates(segments: Sequence[Segment], queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """The rows of the ``count`` nearest codes, by distance, then row."""
+    codes = quantize_embeddings(queries)
+    found = []
+    for segment in segments:
+        distances, rows = hamming_search(codes, segment.tensor("codes"), count)
+        found.append((distances, rows + segment.first_row))
+    if len(found) == 1:
+        return found[0][1]
+    distances, rows = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+    # Segments come in the order of their rows, so a stable sort keeps the row number as the second key.
+    order = np.argsort(distances, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(rows, order, axis=1)
+
+
+def _rescore(segments: Sequence[Segment], queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Float query · int8 row · its scale, for each candidate."""
+    scores = np.empty(rows.shape, np.float32)
+    dim = queries.shape[1]
+    step = max(1, _GATHER_VALUES // max(1, rows.shape[1] * dim))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        for segment, within in _by_segment(segments, rows[part]):
+            local = rows[part][within] - segment.first_row
+            # Which query each candidate belongs to: candidates of a segment are taken together, whatever their query.
+            of_query = np.nonzero(within)[0]
+            values = segment.gather("rows", local).astype(np.float32)
+            products = np.einsum("ij,ij->i", queries[part][of_query], values)
+            scores[part][within] = products * segment.gather("scales", local)
+    return scores
+
+
+def _by_segment(
+    segments: Sequence[Segment], rows: NDArray[np.int64]
+) -> Iterator[tuple[Segment, NDArray[np.bool_]]]:
+    for segment in segments:
+        within = (rows >= segment.first_row) & (rows < segment.first_row + segment.rows)
+        if within.any():
+            yield segment, within
+
+
+def _float_candidates(segments: Sequence[Segment], queries: NDArray[np.float32], top_k: int) -> Found:
+    """The best rows of float32 segments, by exact products block by block."""
+    scores = np.empty((len(queries), 0), np.float32)
+    rows = np.empty((len(queries), 0), np.int64)
+    for segment in segments:
+        embeddings = segment.tensor("embeddings")
+        for start in range(0, segment.rows, BLOCK_ROWS):
+            block = queries @ embeddings[start : start + BLOCK_ROWS].T
+            numbers = np.arange(start, start + block.shape[1]) + segment.first_row
+            if scores.shape[1] >= top_k:
+                # Rows come in order, so an equal score loses its tie: only a better one can enter.
+                better = (block > scores[:, -1:]).any(axis=0)
+                block, numbers = block[:, better], numbers[better]
+            if len(numbers):
+                scores = np.concatenate([scores, block], axis=1)
+                rows = np.concatenate([rows, np.broadcast_to(numbers, block.shape)], axis=1)
+                scores, rows = _best(scores, rows, top_k)
+    return scores, rows
+
+
+def _best(scores: NDArray[np.float32], rows: NDArray[np.int64], top_k: int) -> Found:
+    order = np.lexsort((rows, -scores), axis=1)[:, :top_k]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
