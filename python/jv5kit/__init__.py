@@ -1,7 +1,7 @@
 """Text embeddings all the way into a fast index: encode, truncate, binarize and search.
 
-The public names are loaded when they are first used: importing the package loads neither torch nor transformers, nor even
-NumPy.
+The public names are loaded when they are first used: importing the package loads neither torch nor transformers, nor
+even NumPy.
 """
 
 import importlib

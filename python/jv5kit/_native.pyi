@@ -3,7 +3,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__: Final = ["block_checksums", "crc32c", "damaged_block", "hamming_search", "quantize_binary", "simd_tier", "truncate"]
+__all__: Final = [
+    "block_checksums",
+    "crc32c",
+    "damaged_block",
+    "hamming_search",
+    "quantize_binary",
+    "simd_tier",
+    "truncate",
+]
 
 def block_checksums(data: NDArray[np.uint8], block_bytes: int) -> NDArray[np.uint32]: ...
 def crc32c(data: bytes) -> int: ...

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from jv5kit.documents import check_document, document_from_record, metadata_json
 from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings
+from jv5kit.encoder import one_warning
 from jv5kit.errors import DocumentError, DuplicateError, InputError
 from jv5kit.progress import ProgressBar
 from jv5kit.scan import tensors
@@ -19,6 +19,7 @@ from jv5kit.types import Document
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from jv5kit.encoder import Encoder
@@ -29,8 +30,6 @@ BATCH_DOCUMENTS = 2048
 
 BATCH_BYTES = 8 << 20
 """Bytes of given embeddings that are committed together."""
-
-Skip = "Callable[[InputError], None] | None"
 
 
 class Rows(Protocol):
@@ -101,7 +100,7 @@ def add(
     settings = writer.state.settings
     rows_before = writer.state.rows
     identical = 0
-    with ProgressBar("Indexing", source.total, "documents", show=show_progress_bar) as progress:
+    with one_warning(), ProgressBar("Indexing", source.total, "documents", show=show_progress_bar) as progress:
         for first, documents, embeddings in _batches(source, rows_before, skip):
             new = _new_documents(writer, documents, rows_before, skip)
             if embeddings is None and new and source.encoder is not None:
@@ -133,8 +132,8 @@ def _batches(source: Source, rows_before: int, skip: Callable[[InputError], None
     """Number of the first row, documents and embeddings of each batch."""
     if source.embeddings is None:
         first = 0
-        documents = _documents(source.documents or (), skip)
-        while batch := list(islice(documents, BATCH_DOCUMENTS)):
+        stream = _documents(source.documents or (), skip)
+        while batch := list(islice(stream, BATCH_DOCUMENTS)):
             yield first, batch, None
             first += len(batch)
         return
@@ -149,7 +148,9 @@ def _batches(source: Source, rows_before: int, skip: Callable[[InputError], None
                 raise InputError(f"there are {count} embeddings, but only {start + len(batch)} documents")
         else:
             numbers = range(start, start + len(embeddings))
-            ids = source.ids[start : start + size] if source.ids is not None else [str(rows_before + i) for i in numbers]
+            ids = (
+                source.ids[start : start + size] if source.ids is not None else [str(rows_before + i) for i in numbers]
+            )
             batch = [Document(identifier, "") for identifier in ids]
         yield start, batch, embeddings
     if documents is not None and next(documents, None) is not None:
@@ -192,7 +193,7 @@ def _new_documents(
     new = []
     for position, document in enumerate(documents):
         row, other = known.get(document.id, (None, None))
-        if row is not None and row < rows_before and document == other and document.id not in seen:
+        if row is not None and row < rows_before and document.id not in seen and _same(document, other):
             seen.add(document.id)
             continue
         if row is None and document.id not in seen:
@@ -200,9 +201,15 @@ def _new_documents(
             new.append(position)
             continue
         where = document.origin or f"document {document.id!r}"
-        what = "another text under it" if row is not None and row < rows_before else "an earlier document of this run"
-        error = DuplicateError(f"{where}: the id {document.id!r} is taken: the index has {what}")
+        by = "by other content in the index" if row is not None and row < rows_before else "by an earlier document"
+        error = DuplicateError(f"{where}: the id {document.id!r} is taken {by}")
         if skip is None:
             raise error
         skip(error)
     return new
+
+
+def _same(document: Document, stored: Document | None) -> bool:
+    """Whether a document is the stored one, its metadata compared as JSON keeps it."""
+    metadata = json.loads(metadata_json(document.metadata))
+    return replace(document, metadata=metadata) == stored

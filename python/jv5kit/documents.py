@@ -1,6 +1,7 @@
 """Documents in JSON Lines: one object a line, plain or gzipped, read without ever holding the file.
 
-``text`` is required; ``id`` (or ``_id``) defaults to the line number; ``title`` is optional; every other key is metadata.
+``text`` is required; ``id`` (or ``_id``) defaults to the line number; ``title`` is optional; every other
+key is metadata.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 from jv5kit.errors import DocumentError, InputError
 from jv5kit.types import Document
@@ -71,7 +72,8 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
         yield sys.stdin.buffer
         return
     try:
-        file: IO[bytes] = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+        # Closed below, by the block that yields it.
+        file = cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     with file:
@@ -143,8 +145,8 @@ def check_document(document: Document) -> None:
     """Refuse what cannot be encoded or what not every store can keep.
 
     Raises:
-        ValueError: the text is no string or empty, the id is empty, the title or the metadata is of the wrong type, or a
-            string has a NUL character or half of a surrogate pair.
+        ValueError: the text is no string or empty, the id is empty, the title or the metadata is of the wrong type, or
+            a string has a NUL character or half of a surrogate pair.
     """
     if not isinstance(document.text, str):
         raise ValueError(f"'text' must be a string, but is {_kind(document.text)}")

@@ -106,7 +106,8 @@ def truncate_embeddings(embeddings: ArrayLike, dim: int) -> NDArray[np.float32]:
         dim: 1 to ``columns``.
 
     Returns:
-        float32 ``(n, dim)``. A row whose first ``dim`` values are all zero stays zero; a NaN or an infinity makes it NaN.
+        float32 ``(n, dim)``. A row whose first ``dim`` values are all zero stays zero; a NaN or an infinity makes it
+        NaN.
 
     Raises:
         InputError: the shape is wrong, or ``dim`` is not in 1..columns.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, overload
 
 import numpy as np
@@ -160,9 +163,7 @@ class Encoder:
                 for batch in self._batches(tokens, batch_size):
                     embeddings[[start + i for i in batch]] = self.backend.embed([tokens[i] for i in batch])
                     progress(len(batch))
-        if cut:
-            limit = self.checkpoint.max_tokens
-            logger.warning("%d of %d texts are longer than the model's %d tokens and were cut", cut, len(texts), limit)
+        _count_cut(cut, len(texts), self.checkpoint.max_tokens)
         result = self._finish(embeddings, dim, precision, normalize=normalize_embeddings)
         return result[0] if isinstance(inputs, str) else result
 
@@ -183,7 +184,9 @@ class Encoder:
         return document_prompt(self.checkpoint.prompts)
 
     def similarity(self, a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-        """Cosine of each embedding of ``a`` with each of ``b``: float32 ``(len(a), len(b))``; single embeddings are rows.
+        """Cosine of each embedding of ``a`` with each of ``b``: float32 ``(len(a), len(b))``.
+
+        A single embedding ``(dim,)`` is a row.
 
         Raises:
             InputError: the embeddings have different dimensions.
@@ -249,6 +252,49 @@ class Encoder:
         if normalize:
             return truncate_embeddings(embeddings, dim)
         return np.ascontiguousarray(embeddings[:, :dim])
+
+
+@dataclass(slots=True)
+class _CutTexts:
+    """Texts that were longer than a model's context."""
+
+    cut: int = 0
+    total: int = 0
+    max_tokens: int = 0
+
+    def warn(self) -> None:
+        if self.cut:
+            logger.warning(
+                "%d of %d texts are longer than the model's %d tokens and were cut",
+                self.cut,
+                self.total,
+                self.max_tokens,
+            )
+
+
+_counting: ContextVar[_CutTexts | None] = ContextVar("counting", default=None)
+
+
+@contextmanager
+def one_warning() -> Iterator[None]:
+    """Count the texts that the calls inside cut, and warn of them once, at the end."""
+    counter = _CutTexts()
+    token = _counting.set(counter)
+    try:
+        yield
+    finally:
+        _counting.reset(token)
+        counter.warn()
+
+
+def _count_cut(cut: int, total: int, max_tokens: int) -> None:
+    counter = _counting.get()
+    if counter is None:
+        _CutTexts(cut, total, max_tokens).warn()
+        return
+    counter.cut += cut
+    counter.total += total
+    counter.max_tokens = max_tokens
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:

@@ -1,7 +1,7 @@
 """What can go wrong, as one family of exceptions.
 
-The command line turns each into one line and an exit status: 2 for :class:`InputError` (the caller can mend it), 1 for the
-rest. A message says what was wrong, with the value, and what to do.
+The command line turns each into one line and an exit status: 2 for :class:`InputError` (the caller can mend it), 1 for
+the rest. A message says what was wrong, with the value, and what to do.
 """
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from jv5kit.errors import IndexDamagedError, InputError, Jv5kitError, ModelNotFo
 from jv5kit.scan import scan, tensor_specs
 from jv5kit.storage.catalog import Catalog, Settings, State
 from jv5kit.storage.segments import Segment
-from jv5kit.storage.writer import SEGMENTS, Writer
+from jv5kit.storage.writer import SEGMENTS, Writer, check_free
 from jv5kit.types import PRECISIONS, Document, Hit, Precision
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Index:
             IndexExistsError: the path is taken.
             IndexLockedError: another process is writing there.
         """
+        # Before the model is loaded: that takes seconds.
+        check_free(Path(path), force=force)
         source = _source(documents, encoder, embeddings, ids)
         settings = _settings(source, dim, precision)
         writer = Writer.create(Path(path), settings, tensor_specs(settings), force=force)
@@ -139,6 +142,11 @@ class Index:
         return self._snapshot.state.settings
 
     @property
+    def segment_count(self) -> int:
+        """Number of segments."""
+        return len(self._snapshot.segments)
+
+    @property
     def encoder(self) -> Encoder:
         """The model that built the index, loaded when it is first used.
 
@@ -176,8 +184,11 @@ class Index:
             )
         self._encoder = encoder
 
+    # A str is a Sequence[str] as well; the first signature that fits counts.
     @overload
-    def search(self, queries: str, top_k: int = ..., *, oversample: int = ...) -> list[Hit]: ...
+    def search(  # type: ignore[overload-overlap]
+        self, queries: str, top_k: int = ..., *, oversample: int = ...
+    ) -> list[Hit]: ...
 
     @overload
     def search(self, queries: Sequence[str], top_k: int = ..., *, oversample: int = ...) -> list[list[Hit]]: ...
@@ -189,8 +200,8 @@ class Index:
         """Find the documents nearest to each query.
 
         Args:
-            queries: a text or an embedding ``(dim,)``, or a sequence of texts or embeddings ``(q, dim)``; embeddings have
-                the dimensions of the index, or those before its truncation.
+            queries: a text or an embedding ``(dim,)``, or a sequence of texts or embeddings ``(q, dim)``; embeddings
+                have the dimensions of the index, or those before its truncation.
             top_k: hits for each query, at least 1.
             oversample: where codes are searched first, candidates for each hit wanted, which int8 rows then rescore.
 
@@ -309,10 +320,10 @@ def _source(
             raise InputError("there is nothing to index: give documents, or embeddings, or both")
         if ids is not None:
             raise InputError("ids go with embeddings; documents have their own")
-        total = len(documents) if hasattr(documents, "__len__") else None
+        total = len(documents) if isinstance(documents, Sized) else None
         return building.Source(documents, encoder or shared_encoder(None), total=total)
     # What has a shape is read slice by slice; anything else becomes an array.
-    rows: Rows = embeddings if hasattr(embeddings, "shape") else np.asarray(embeddings)
+    rows: Rows = cast("Rows", embeddings) if hasattr(embeddings, "shape") else np.asarray(embeddings)
     if len(rows.shape) != 2 or rows.shape[1] == 0:
         raise InputError(f"the embeddings have shape {tuple(rows.shape)}; it must be (n, dim)")
     if documents is not None and ids is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jv5kit.pretrained import Checkpoint, Pooling
 
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131072}
-"""Padded tokens of a batch: enough to keep the matrix units busy, little enough to stay near the cache (or in memory)."""
+"""Padded tokens of a batch: enough to keep the matrix units busy, little enough to stay near the cache."""
 
 
 class TorchBackend:
@@ -77,7 +77,8 @@ class TorchBackend:
                 input_ids=torch.from_numpy(ids).to(self._device), attention_mask=attention_mask
             ).last_hidden_state
             pooled = pool(states, attention_mask, self._checkpoint.pooling)
-            return pooled.float().cpu().numpy()
+            embeddings: NDArray[np.float32] = pooled.float().cpu().numpy()
+            return embeddings
 
 
 def pool(states: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
@@ -91,7 +92,7 @@ def pool(states: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -
     return (states * attention_mask.unsqueeze(-1)).sum(1) / lengths.unsqueeze(-1)
 
 
-def _import_torch():  # type: ignore[no-untyped-def]  # neither library is there when the types are checked without them
+def _import_torch() -> tuple[Any, Any]:
     try:
         import torch
         from transformers import AutoModel
@@ -105,4 +106,5 @@ def _import_torch():  # type: ignore[no-untyped-def]  # neither library is there
 def _silence_loading_bar() -> None:
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
+    disable: Any = transformers_logging.disable_progress_bar
+    disable()

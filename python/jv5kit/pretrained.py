@@ -1,7 +1,7 @@
 """Checkpoint layouts: which folder a model name means, and what its files say about tokens, pooling and prompts.
 
-Read here, without torch: sentence-transformers folders (``modules.json``, with the type paths of every version) and plain
-transformers folders. Weights are safetensors only, and remote code is never run.
+Read here, without torch: sentence-transformers folders (``modules.json``, with the type paths of every version) and
+plain transformers folders. Weights are safetensors only, and remote code is never run.
 """
 
 from __future__ import annotations
@@ -126,9 +126,7 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=_FILES, cache_dir=os.environ.get("JV5KIT_CACHE") or None)
-        )
+        return Path(snapshot_download(name, allow_patterns=_FILES, cache_dir=os.environ.get("JV5KIT_CACHE") or None))
     except HFValidationError as error:
         raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id: {error}") from None
     # Offline, unknown, private, no permission: the hub library raises many classes, and each is a model not to be had.
@@ -169,14 +167,15 @@ def _read_pooling(path: Path, name: str) -> Pooling:
     mode = config.get("pooling_mode")
     if mode is None:
         mode = [mode for flag, mode in _OLD_POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
-    modes = [mode] if isinstance(mode, str) else list(mode)
+    modes: list[Any] = [mode] if isinstance(mode, str) else list(mode)
     if len(modes) != 1 or modes[0] not in get_args(Pooling):
         raise ModelNotFoundError(
             f"model {name!r} pools by {' + '.join(map(str, modes))}; jv5kit knows {', '.join(get_args(Pooling))}"
         )
     if not config.get("include_prompt", True):
         raise ModelNotFoundError(f"model {name!r} leaves its prompt out of the pooling, which jv5kit cannot do")
-    return modes[0]
+    pooling: Pooling = modes[0]
+    return pooling
 
 
 def _checkpoint(folder: Path, transformer: Path, name: str, *, pooling: Pooling, normalize: bool) -> Checkpoint:

@@ -39,8 +39,8 @@ def quantize_rows(embeddings: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.f
         embeddings: ``(n, dim)``, finite real numbers.
 
     Returns:
-        int8 ``(n, dim)`` in -127..127, and float32 ``(n,)`` scales: the largest absolute value of the row / 127. A row of
-        zeros has scale 0.
+        int8 ``(n, dim)`` in -127..127, and float32 ``(n,)`` scales: the largest absolute value of the row / 127. A row
+        of zeros has scale 0.
 
     Raises:
         InputError: the shape is wrong.
@@ -62,8 +62,8 @@ def hamming_search(
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Find the nearest codes of each query by Hamming distance, exactly.
 
-    The result is the same on every instruction set, for any number of threads and any batch of queries: by distance, then
-    by row number.
+    The result is the same on every instruction set, for any number of threads and any batch of queries: by distance,
+    then by row number.
 
     Args:
         query_codes: uint8 ``(queries, bytes)``.
@@ -73,7 +73,8 @@ def hamming_search(
         threads: at most so many; by default ``JV5KIT_THREADS``, else one a processor. Small work runs on one.
 
     Returns:
-        Distances int32 and row numbers int64, both ``(queries, k)``, where k is ``top_k`` or the number of rows searched.
+        Distances int32 and row numbers int64, both ``(queries, k)``, where k is ``top_k`` or the number of
+        rows searched.
 
     Raises:
         InputError: a shape, a dtype or a number is wrong.

@@ -19,8 +19,9 @@ _open: dict[Path, Index] = {}
 _lock = threading.Lock()
 
 
+# A str is a Sequence[str] as well; the first signature that fits counts.
 @overload
-def search(
+def search(  # type: ignore[overload-overlap]
     query: str, index: str | os.PathLike[str] | None = ..., *, top_k: int = ..., oversample: int = ...
 ) -> list[Hit]: ...
 
@@ -40,8 +41,8 @@ def search(
 ) -> list[Hit] | list[list[Hit]]:
     """Find the documents nearest to a text.
 
-    The model and the index are loaded once, however often this is called, and from however many threads; a new state of the
-    index is taken up by itself.
+    The model and the index are loaded once, however often this is called, and from however many threads; a new state of
+    the index is taken up by itself.
 
     Args:
         query: a text, or several.

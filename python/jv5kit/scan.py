@@ -107,9 +107,7 @@ def _rescore(segments: Sequence[Segment], queries: NDArray[np.float32], rows: ND
     return scores
 
 
-def _by_segment(
-    segments: Sequence[Segment], rows: NDArray[np.int64]
-) -> Iterator[tuple[Segment, NDArray[np.bool_]]]:
+def _by_segment(segments: Sequence[Segment], rows: NDArray[np.int64]) -> Iterator[tuple[Segment, NDArray[np.bool_]]]:
     for segment in segments:
         within = (rows >= segment.first_row) & (rows < segment.first_row + segment.rows)
         if within.any():

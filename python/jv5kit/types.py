@@ -15,8 +15,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 class Document:
     """A text to find, under an id of its own.
 
-    ``title`` is encoded before the text, on a line of its own; ``metadata`` is any JSON object. ``origin`` says where the
-    document was read (``file:line``), for messages; it is not stored, and equal documents may have different ones.
+    ``title`` is encoded before the text, on a line of its own; ``metadata`` is any JSON object. ``origin`` says where
+    the document was read (``file:line``), for messages; it is not stored, and equal documents may differ in it.
     """
 
     id: str

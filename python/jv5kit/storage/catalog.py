@@ -1,7 +1,7 @@
 """The catalogue, ``index.sqlite``: settings, segments and documents.
 
-SQLite has no checksums of its own. Here each document's row carries one, verified when it is returned, and the settings and
-segments have one digest, written in the same transaction and verified whenever they are read.
+SQLite has no checksums of its own. Here each document's row carries one, verified when it is returned, and the settings
+and segments have one digest, written in the same transaction and verified whenever they are read.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Catalog:
     def version(self) -> tuple[int, int]:
         """A value that changes whenever another connection commits, or the index is replaced."""
         with self._lock, self.damage():
-            return self._connection.execute("PRAGMA data_version").fetchone()[0], os.stat(self.path).st_ino
+            return self._connection.execute("PRAGMA data_version").fetchone()[0], self.path.stat().st_ino
 
     def state(self) -> State:
         """The newest committed state, verified."""
@@ -166,7 +166,7 @@ class Catalog:
 
     def documents(self, rows: Sequence[int]) -> dict[int, Document]:
         """The documents of some rows, verified."""
-        found = {row: document for row, document in self._select("row", rows)}
+        found = dict(self._select("row", rows))
         missing = set(rows) - set(found)
         if missing:
             raise _damaged(self.path, f"the document of row {min(missing)} is missing")

@@ -33,7 +33,12 @@ _ALIGNMENT = 64
 """The first tensor starts at a multiple of it, so that its codes start on a cache line."""
 
 _MAX_HEADER_BYTES = 1 << 20
-_DTYPES = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "U32": np.dtype("<u4"), "F32": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype("u1"),
+    "I8": np.dtype("i1"),
+    "U32": np.dtype("<u4"),
+    "F32": np.dtype("<f4"),
+}
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -217,7 +222,7 @@ class _Layout:
 
 
 def _header(specs: Sequence[TensorSpec], rows: int) -> bytes:
-    """The safetensors header: it follows from the tensors and the number of rows, so a reader knows every byte of it."""
+    """The safetensors header: it follows from the tensors and the number of rows, so a reader knows all of it."""
     entries: dict[str, Any] = {}
     offset = 0
 

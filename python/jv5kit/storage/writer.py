@@ -190,7 +190,10 @@ def check_free(folder: Path, *, force: bool) -> None:
             opened.close()
         except Jv5kitError as error:
             count = f"unreadable: {error}"
-        raise IndexExistsError(f"{folder} is an index already ({count}); add to it, or replace it by force")
+        raise IndexExistsError(
+            f"{folder} is an index already ({count}); "
+            "add to it with --append (Index.add), or replace it with --force (force=True)"
+        )
 
 
 @contextmanager

@@ -1,0 +1,52 @@
+"""The command line: one command a file, each loading what it needs when it runs.
+
+Data goes to stdout, talk and progress to stderr. Exit status: 0 done, 1 failed, 2 wrong usage or bad input, 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from jv5kit.cli import encode, index, info, search
+from jv5kit.errors import InputError, Jv5kitError
+
+app = typer.Typer(
+    name="jv5kit",
+    help="Text embeddings all the way into a fast index.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(index.index)
+app.command()(search.search)
+app.command()(encode.encode)
+app.command()(info.info)
+
+
+@app.callback()
+def _options() -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; every error of ours is one line on stderr."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Jv5kitError as error:
+        _fail(str(error), 2 if isinstance(error, InputError) else 1)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"jv5kit: {message}", file=sys.stderr)
+    sys.exit(status)
