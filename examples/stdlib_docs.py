@@ -1,6 +1,7 @@
 """Gather real documents: the docstrings of every module, class and function of this Python's standard library.
 
-Writes ``docs.jsonl``, one JSON object a line: ``id`` (the dotted name), ``text`` (the docstring), ``kind`` and ``module``.
+Writes ``docs.jsonl``, one JSON object a line: ``id`` and ``title`` (the dotted name), ``text`` (the
+docstring), ``kind`` and ``module``.
 Sources are parsed, never imported; names written in C get their docstrings from the running interpreter.
 
     python examples/stdlib_docs.py docs.jsonl
