@@ -154,16 +154,30 @@ unsafe fn scan(query: &[u64], tile: &Tile, topk: &mut TopK) {
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
     let zero = _mm512_setzero_ps();
-    for (values, code) in row.chunks(64).zip(out.chunks_mut(8)) {
+    let (blocks, rest) = row.as_chunks::<64>();
+    let (codes, rest_out) = out.split_at_mut(blocks.len() * 8);
+    // Whole blocks without masks and without a copy of unknown length, which would be a call.
+    for (values, code) in blocks.iter().zip(codes.as_chunks_mut::<8>().0) {
         let mut bits = 0u64;
-        for (i, part) in values.chunks(16).enumerate() {
-            let present = (1u32 << part.len()).wrapping_sub(1) as u16;
-            // SAFETY: masked lanes are not read.
-            let part = unsafe { _mm512_maskz_loadu_ps(present, part.as_ptr()) };
+        for (i, part) in values.as_chunks::<16>().0.iter().enumerate() {
+            _mm_prefetch::<_MM_HINT_T0>(part.as_ptr().cast::<i8>().wrapping_add(PREFETCH_BYTES));
+            // SAFETY: 16 values.
+            let part = unsafe { _mm512_loadu_ps(part.as_ptr()) };
             bits |= u64::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(part, zero)) << (16 * i);
         }
-        code.copy_from_slice(&reverse_bits_of_bytes(bits).to_le_bytes()[..code.len()]);
+        *code = reverse_bits_of_bytes(bits).to_le_bytes();
     }
+    if rest.is_empty() {
+        return;
+    }
+    let mut bits = 0u64;
+    for (i, part) in rest.chunks(16).enumerate() {
+        let present = (1u32 << part.len()).wrapping_sub(1) as u16;
+        // SAFETY: masked lanes are not read.
+        let part = unsafe { _mm512_maskz_loadu_ps(present, part.as_ptr()) };
+        bits |= u64::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(part, zero)) << (16 * i);
+    }
+    rest_out.copy_from_slice(&reverse_bits_of_bytes(bits).to_le_bytes()[..rest_out.len()]);
 }
 
 #[inline(always)]
