@@ -190,6 +190,26 @@ fn bench_hamming(criterion: &mut Criterion) {
     }
 }
 
+/// The same where a mask keeps one row in a hundred; an element is a comparison with a row kept.
+fn bench_masked_hamming(criterion: &mut Criterion) {
+    let (data, asked) = (random_bytes(CODES_BYTES, 6), random_bytes(100 * 32, 7));
+    let (codes, asked) = (Codes::new(&data, 32), Codes::new(&asked, 32));
+    let mask: Vec<bool> = words(codes.len(), 8).map(|word| word % 100 == 0).collect();
+    let kept: Vec<usize> = (0..codes.len()).filter(|&row| mask[row]).collect();
+    let kept_data: Vec<u8> = kept.iter().flat_map(|&row| codes.row(row)).copied().collect();
+    let in_all = |hit: Hit| Hit { row: kept[hit.row as usize] as u64, ..hit };
+    let naive = |query| naive_search(query, Codes::new(&kept_data, 32)).into_iter().map(in_all).collect::<Vec<_>>();
+    let naive: Vec<Vec<Hit>> = (0..asked.len()).map(|row| naive(asked.row(row))).collect();
+    let name = "hamming/100_x_1_percent_of_1000k_x_256_bits";
+    let mut group = group(criterion, name, kept_data.len(), asked.len() * kept.len());
+    for tier in available_tiers() {
+        assert!(search(tier, asked, codes, TOP_K, Some(&mask), 1) == naive, "{} is not naive", tier.name);
+        group.bench_function(tier.name, |bencher| {
+            bencher.iter(|| search(tier, black_box(asked), black_box(codes), TOP_K, Some(black_box(&mask)), 1));
+        });
+    }
+}
+
 criterion_group! {
     name = kernels;
     // A scan of 100M pairs takes a quarter of a second on the slowest tier.
@@ -197,6 +217,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3));
-    targets = bench_quantize, bench_truncate, bench_checksum, bench_hamming
+    targets = bench_quantize, bench_truncate, bench_checksum, bench_hamming, bench_masked_hamming
 }
 criterion_main!(kernels);

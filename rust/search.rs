@@ -156,6 +156,19 @@ fn padded_words(queries: Codes) -> Vec<u64> {
     words
 }
 
+/// Up to 64 flags as the bits of a word, the first flag lowest.
+#[inline]
+fn flag_bits(flags: &[bool]) -> u64 {
+    let (eights, rest) = flags.as_chunks::<8>();
+    let bits = eights.iter().enumerate().fold(0, |bits, (i, eight)| {
+        // The product moves the lowest bit of byte j to bit 56 + j, and nothing else comes there.
+        let bytes = u64::from_le_bytes(eight.map(u8::from));
+        bits | bytes.wrapping_mul(0x0102_0408_1020_4080) >> 56 << (8 * i)
+    });
+    let rest_bits = rest.iter().rev().fold(0, |bits, flag| bits << 1 | u64::from(*flag));
+    if rest.is_empty() { bits } else { bits | rest_bits << (8 * eights.len()) }
+}
+
 /// What one thread carries along: its tile and a top-k for each query.
 struct Walk<'a> {
     tier: &'a Tier,
@@ -189,22 +202,20 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Scan the rows that the mask keeps, gathered into full tiles; 64 masked rows in a row cost one comparison.
+    /// Scan the rows that the mask keeps, gathered into full tiles; 64 masked rows in a row cost one comparison. What fills no
+    /// tile is left for the next chunk, which has later rows.
     fn masked_chunk(&mut self, mask: &[bool], start: usize, end: usize) {
         let mut kept = std::mem::take(&mut self.kept);
-        kept.clear();
         for (word, flags) in mask[start..end].chunks(64).enumerate() {
-            if flags.iter().fold(false, |any, flag| any | flag) {
-                let rows = flags.iter().enumerate().filter(|(_, keep)| **keep);
-                kept.extend(rows.map(|(row, _)| start + word * 64 + row));
+            let mut bits = flag_bits(flags);
+            while bits != 0 {
+                kept.push(start + word * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
             }
             while kept.len() >= self.tile_rows {
                 self.tile(TileRows::List(&kept[..self.tile_rows]));
                 kept.drain(..self.tile_rows);
             }
-        }
-        if !kept.is_empty() {
-            self.tile(TileRows::List(&kept));
         }
         self.kept = kept;
     }
@@ -235,7 +246,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn finish(self) -> Vec<Vec<Hit>> {
+    fn finish(mut self) -> Vec<Vec<Hit>> {
+        let kept = std::mem::take(&mut self.kept);
+        if !kept.is_empty() {
+            self.tile(TileRows::List(&kept));
+        }
         self.topk.into_iter().map(TopK::into_sorted).collect()
     }
 }
