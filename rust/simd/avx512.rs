@@ -6,6 +6,9 @@ use super::Tier;
 use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, TileRows, code_words};
 use crate::topk::TopK;
 
+/// Rows ahead of those that are packed that are asked for, where a mask scatters them.
+const GATHER_AHEAD: usize = 64;
+
 pub(super) static TIER: Tier = Tier {
     name: "avx512",
     needs: "AVX-512 F, BW and VPOPCNTDQ",
@@ -192,9 +195,21 @@ unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut [u64]) {
     let groups = rows.len() / 8;
     assert!(out.len() >= rows.len().div_ceil(8) * 8 * words, "the tile is too small");
     for (group, out) in out.chunks_exact_mut(8 * words).take(groups).enumerate() {
-        let ahead = codes.as_ptr().wrapping_add(rows.get(group * 8) * bytes + PREFETCH_BYTES);
-        for line in (0..8 * bytes).step_by(64) {
-            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
+        match rows {
+            TileRows::Range { start, .. } => {
+                let ahead = codes.as_ptr().wrapping_add((start + group * 8) * bytes + PREFETCH_BYTES);
+                for line in (0..8 * bytes).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
+                }
+            }
+            // Rows that lie apart: no hardware sees them coming.
+            TileRows::List(rows) => {
+                for &row in rows.iter().skip(group * 8 + GATHER_AHEAD).take(8) {
+                    for line in (0..bytes).step_by(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(codes.as_ptr().wrapping_add(row * bytes + line).cast());
+                    }
+                }
+            }
         }
         let row: [*const u8; 8] =
             std::array::from_fn(|lane| codes[rows.get(group * 8 + lane) * bytes..][..bytes].as_ptr());
