@@ -12,8 +12,8 @@ use crate::hamming::{ROW_WORDS, Tile, TileRows, code_words};
 use crate::simd::Tier;
 use crate::topk::{Hit, TopK};
 
-/// Queries that share one walk over the codes: bounds the memory for their top-k.
-const QUERY_TILE: usize = 64;
+/// Queries that share one walk over the codes, at most: bounds the memory for their top-k.
+const QUERY_TILE: usize = 128;
 
 /// Bytes of a tile: it stays in a first-level cache of 32 KiB, beside the queries.
 const TILE_BYTES: usize = 24 << 10;
@@ -88,7 +88,10 @@ pub fn search(
     assert!(threads >= 1, "threads must be positive");
     assert!(mask.is_none_or(|mask| mask.len() == codes.len()), "the mask has another length than the codes");
     let mut hits = Vec::with_capacity(queries.len());
-    for batch in queries.data.chunks(QUERY_TILE * queries.bytes) {
+    // Batches of the same size, because a walk for a few queries costs nearly as much as one for many.
+    let batches = queries.len().div_ceil(QUERY_TILE).max(1);
+    let batch_queries = queries.len().div_ceil(batches).max(1);
+    for batch in queries.data.chunks(batch_queries * queries.bytes) {
         hits.extend(search_batch(tier, Codes::new(batch, queries.bytes), codes, k, mask, threads));
     }
     hits
