@@ -328,6 +328,12 @@ mod tests {
         for threads in [2, 3, 8] {
             assert_eq!(search(tier, queries, codes, 20, None, threads), expected, "{threads} threads");
         }
+        for percent in [1, 50] {
+            let mask: Vec<bool> = bytes(2 * codes.len(), 7).chunks(2).map(|b| b[0] * 16 + b[1] < percent * 2).collect();
+            let expected = search(tier, queries, codes, 20, Some(&mask), 1);
+            assert_eq!(naive(Codes::new(queries.row(299), 16), codes, 20, Some(&mask))[0], expected[299]);
+            assert_eq!(search(tier, queries, codes, 20, Some(&mask), 3), expected, "{percent} % of the rows");
+        }
         for row in [0, 123, 299] {
             let query = Codes::new(queries.row(row), 16);
             assert_eq!(search(tier, query, codes, 20, None, 4)[0], expected[row], "query {row} alone");
