@@ -114,13 +114,12 @@ fn bench_truncate(criterion: &mut Criterion) {
     let floats = random_floats(FLOATS_BYTES / 4, 2);
     let rows = floats.len() / columns;
     let mut truncated = vec![0f32; rows * dim];
-    truncate(&floats, columns, dim, &mut truncated);
-    for (row, truncated) in floats.chunks_exact(columns).zip(truncated.chunks_exact(dim)) {
-        let norm = row[..dim].iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-        for (value, truncated) in row.iter().zip(truncated) {
-            assert!((f64::from(*value) / norm - f64::from(*truncated)).abs() < 1e-7, "differs from the naive row");
-        }
-    }
+    let near_naive = |truncated: &[f32]| {
+        floats.chunks_exact(columns).zip(truncated.chunks_exact(dim)).all(|(row, truncated)| {
+            let norm = row[..dim].iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+            row.iter().zip(truncated).all(|(value, out)| (f64::from(*value) / norm - f64::from(*out)).abs() < 1e-7)
+        })
+    };
     let mut group = group(criterion, &format!("truncate/{columns}_to_{dim}_dims"), rows * dim * 4, rows);
     group.bench_function("plain_read", |bencher| {
         bencher.iter(|| {
@@ -128,9 +127,13 @@ fn bench_truncate(criterion: &mut Criterion) {
             rows.fold(0u64, |sum, row| sum.wrapping_add(plain_read(as_bytes(&row[..dim]))))
         });
     });
-    group.bench_function("portable", |bencher| {
-        bencher.iter(|| truncate(black_box(&floats), columns, dim, black_box(&mut truncated)));
-    });
+    for tier in available_tiers() {
+        truncate(tier, &floats, columns, dim, &mut truncated);
+        assert!(near_naive(&truncated), "{} differs from the naive rows", tier.name);
+        group.bench_function(tier.name, |bencher| {
+            bencher.iter(|| truncate(tier, black_box(&floats), columns, dim, black_box(&mut truncated)));
+        });
+    }
 }
 
 /// CRC32C of blocks; an element is a block. The crate that computes it chooses the instructions itself.

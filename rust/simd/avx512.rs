@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use super::Tier;
 use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, TileRows, code_words};
 use crate::topk::TopK;
+use crate::truncate;
 
 /// Rows ahead of those that are packed that are asked for, where a mask scatters them.
 const GATHER_AHEAD: usize = 64;
@@ -18,6 +19,7 @@ pub(super) static TIER: Tier = Tier {
             && std::is_x86_feature_detected!("avx512vpopcntdq")
     },
     sign_bits,
+    unit_length,
     lanes: 8,
     pack,
     scan,
@@ -181,6 +183,11 @@ unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
         bits |= u64::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(part, zero)) << (16 * i);
     }
     rest_out.copy_from_slice(&reverse_bits_of_bytes(bits).to_le_bytes()[..rest_out.len()]);
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn unit_length(row: &[f32], out: &mut [f32]) {
+    truncate::unit_length(row, out);
 }
 
 #[inline(always)]

@@ -39,6 +39,8 @@ pub struct Tier {
     pub(crate) available: fn() -> bool,
     /// Sign bits of one row of floats: `(row, code)`, see [`mod@crate::quantize`].
     pub(crate) sign_bits: unsafe fn(&[f32], &mut [u8]),
+    /// One row at unit length: `(row, out)`, of the same length, see [`mod@crate::truncate`].
+    pub(crate) unit_length: unsafe fn(&[f32], &mut [f32]),
     /// Codes in a group of a packed tile.
     pub(crate) lanes: usize,
     /// Pack codes into a tile: `(codes, code bytes, rows, words)`, see [`crate::hamming`].
