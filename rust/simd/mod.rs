@@ -5,6 +5,8 @@
 //! silent fall-back. To add a tier: a file that ends in a `pub(super) static TIER: Tier`, and its row in [`TIERS`].
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod popcnt;
@@ -23,6 +25,8 @@ static TIERS: &[&Tier] = &[
     &scalar::TIER,
     #[cfg(target_arch = "x86_64")]
     &popcnt::TIER,
+    #[cfg(target_arch = "x86_64")]
+    &avx2::TIER,
     #[cfg(target_arch = "x86_64")]
     &avx512::TIER,
 ];
