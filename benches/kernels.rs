@@ -1,7 +1,7 @@
 //! Benches of the kernels: one group for each kernel, one bench for each tier of this machine where the tier matters.
 //!
-//! Each kernel must give the naive answer before it is timed. `plain_read`, a sum over the bytes that the kernel reads, is
-//! timed beside every kernel that can be bound by memory: a kernel as fast as that is at the memory bus.
+//! Each kernel must give the naive answer before it is timed. `plain_read`, a sum over the bytes that the kernel reads,
+//! is timed beside every kernel that can be bound by memory: a kernel as fast as that is at the memory bus.
 //!
 //! Everything runs on one thread. `cargo bench -- --quick` takes about a minute after it is compiled.
 
@@ -59,8 +59,8 @@ fn prefetch(address: *const u8) {
     let _ = address;
 }
 
-/// The sum of the bytes as 64-bit words: as little work as reading them can be. It asks ahead, because hardware prefetching
-/// alone can leave a third of the bandwidth unused, and a kernel that asks ahead would seem faster than the bus.
+/// The sum of the bytes as 64-bit words: as little work as reading them can be. It asks ahead, because hardware
+/// prefetching alone can leave a third of the bandwidth unused, and a kernel that asks ahead would beat the bus.
 fn plain_read(bytes: &[u8]) -> u64 {
     let mut sums = [0u64; 8];
     for line in bytes.chunks_exact(64) {
@@ -108,7 +108,7 @@ fn bench_quantize(criterion: &mut Criterion) {
     }
 }
 
-/// The first dimensions of float rows, at unit length; an element is a row, and the bytes are those of its first dimensions.
+/// The first dimensions of float rows, at unit length; an element is a row, the bytes are those of the dimensions kept.
 fn bench_truncate(criterion: &mut Criterion) {
     let (columns, dim) = (1024, 256);
     let floats = random_floats(FLOATS_BYTES / 4, 2);

@@ -205,8 +205,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Scan the rows that the mask keeps, gathered into full tiles; 64 masked rows in a row cost one comparison. What fills no
-    /// tile is left for the next chunk, which has later rows.
+    /// Scan the rows that the mask keeps, gathered into full tiles; 64 masked rows in a row cost one comparison. What
+    /// fills no tile is left for the next chunk, which has later rows.
     fn masked_chunk(&mut self, mask: &[bool], start: usize, end: usize) {
         let mut kept = std::mem::take(&mut self.kept);
         for (word, flags) in mask[start..end].chunks(64).enumerate() {
