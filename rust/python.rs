@@ -53,6 +53,7 @@ fn truncate<'py>(
     embeddings: PyReadonlyArray2<'py, f32>,
     dim: usize,
 ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    let tier = simd::active().map_err(InputError::new_err)?.tier;
     let (rows, columns) = (embeddings.shape()[0], embeddings.shape()[1]);
     if dim == 0 || dim > columns {
         return Err(InputError::new_err(format!(
@@ -63,7 +64,7 @@ fn truncate<'py>(
     let out = PyArray2::zeros(py, [rows, dim], false);
     // SAFETY: as in `quantize_binary`.
     let truncated = unsafe { out.as_slice_mut() }.expect("a new array is contiguous");
-    py.detach(|| crate::truncate::truncate(values, columns, dim, truncated));
+    py.detach(|| crate::truncate::truncate(tier, values, columns, dim, truncated));
     Ok(out)
 }
 

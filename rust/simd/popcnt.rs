@@ -4,12 +4,14 @@ use super::Tier;
 use crate::hamming::{self, Tile, TileRows};
 use crate::quantize;
 use crate::topk::TopK;
+use crate::truncate;
 
 pub(super) static TIER: Tier = Tier {
     name: "popcnt",
     needs: "POPCNT",
     available: || std::is_x86_feature_detected!("popcnt"),
     sign_bits,
+    unit_length,
     lanes: 1,
     pack,
     scan,
@@ -17,6 +19,10 @@ pub(super) static TIER: Tier = Tier {
 
 unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
     quantize::sign_bits(row, out);
+}
+
+unsafe fn unit_length(row: &[f32], out: &mut [f32]) {
+    truncate::unit_length(row, out);
 }
 
 unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut [u64]) {

@@ -4,9 +4,10 @@ use super::Tier;
 use crate::hamming::{self, Lanes, Tile, TileRows};
 use crate::quantize;
 use crate::topk::TopK;
+use crate::truncate;
 
 pub(super) static TIER: Tier =
-    Tier { name: "scalar", needs: "nothing", available: || true, sign_bits, lanes: 1, pack, scan };
+    Tier { name: "scalar", needs: "nothing", available: || true, sign_bits, unit_length, lanes: 1, pack, scan };
 
 // SAFETY: plain integer operations, on every processor.
 unsafe impl Lanes for u64 {
@@ -71,6 +72,10 @@ unsafe impl Lanes for u64 {
 
 unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
     quantize::sign_bits(row, out);
+}
+
+unsafe fn unit_length(row: &[f32], out: &mut [f32]) {
+    truncate::unit_length(row, out);
 }
 
 unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut [u64]) {
