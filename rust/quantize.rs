@@ -1,7 +1,8 @@
 //! Binary quantization: one sign bit a dimension.
 //!
 //! The bits are those of `numpy.packbits(x > 0, axis=-1)`: the first dimension is the highest bit of the first byte, and
-//! 0, -0.0 and NaN give 0. sentence-transformers and FAISS use the same layout, so codes are interchangeable with theirs.
+//! 0, -0.0 and NaN give 0. sentence-transformers has the same layout, and binary indexes, FAISS's among them,
+//! take such codes as they are. (`faiss.real_to_binary` has the bits of a byte in the other order.)
 
 use crate::simd::Tier;
 

@@ -58,7 +58,8 @@ def test_strided_and_double_rows_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "problem"), [(np.nan, "a NaN"), (np.inf, "an infinity"), (-np.inf, "an infinity"), (0, "zeros in its first 4")]
+    ("value", "problem"),
+    [(np.nan, "a NaN"), (np.inf, "an infinity"), (-np.inf, "an infinity"), (0, "zeros in its first 4")],
 )
 def test_rows_without_a_direction_are_named(value: float, problem: str) -> None:
     embeddings = np.ones((5, 8), np.float32)
@@ -88,7 +89,7 @@ class TestEmbeddingsFile:
         with pytest.raises(InputError, match="cannot read"):
             EmbeddingsFile(path)
         path.write_bytes(b"not an array")
-        with pytest.raises(InputError, match="no .npy file"):
+        with pytest.raises(InputError, match=r"no \.npy file"):
             EmbeddingsFile(path)
         for array in (np.ones(3), np.ones((2, 2), complex), np.asfortranarray(np.ones((3, 2)))):
             np.save(path, array)

@@ -54,7 +54,9 @@ def test_bits_are_those_of_sentence_transformers() -> None:
     assert np.array_equal(quantize_embeddings(embeddings), theirs(embeddings, precision="ubinary"))
 
 
-@given(arrays.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 50)), elements=st.floats(-1e3, 1e3, width=32)))
+@given(
+    arrays.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 50)), elements=st.floats(-1e3, 1e3, width=32))
+)
 def test_int8_rows_come_back_to_half_a_step(embeddings: NDArray[np.float32]) -> None:
     values, scales = quantize_rows(embeddings)
     assert values.dtype == np.int8
@@ -65,7 +67,12 @@ def test_int8_rows_come_back_to_half_a_step(embeddings: NDArray[np.float32]) -> 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 70), st.integers(0, 200), st.integers(0, 6), st.integers(1, 250), st.integers(0, 2**32), st.booleans()
+    st.integers(1, 70),
+    st.integers(0, 200),
+    st.integers(0, 6),
+    st.integers(1, 250),
+    st.integers(0, 2**32),
+    st.booleans(),
 )
 def test_search_equals_the_naive_one(bytes_: int, n: int, q: int, top_k: int, seed: int, masked: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -100,7 +107,11 @@ print(name, forced, _native.crc32c(b"".join(parts)))
 
 def run_forced(tier: str) -> str:
     result = subprocess.run(
-        [sys.executable, "-c", FORCED], env=os.environ | {"JV5KIT_SIMD": tier}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", FORCED],
+        env=os.environ | {"JV5KIT_SIMD": tier},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return result.stdout
 

@@ -66,7 +66,7 @@ def test_readers_follow_a_writer(tmp_path: Path) -> None:
                 if count < seen or (count - 1) % 5:
                     wrong.append((seen, count))
                 seen = count
-        except Exception as error:  # noqa: BLE001  (reported by the assertion)
+        except Exception as error:
             wrong.append(error)
 
     readers = [threading.Thread(target=read) for _ in range(3)]

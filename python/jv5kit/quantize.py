@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def quantize_embeddings(embeddings: ArrayLike, precision: Literal["ubinary"] = "ubinary") -> NDArray[np.uint8]:
-    """One bit a dimension: ``np.packbits(x > 0, axis=-1)``, the layout of sentence-transformers and FAISS.
+    """One bit a dimension: ``np.packbits(x > 0, axis=-1)``, the layout of sentence-transformers.
+
+    Binary indexes, FAISS's among them, take such codes as they are. (``faiss.real_to_binary`` packs the bits of a byte
+    in the other order: codes of both kinds must not be mixed.)
 
     Args:
         embeddings: ``(n, dim)``, real numbers. 0, -0.0 and NaN give 0.

@@ -87,7 +87,7 @@ def test_the_order_of_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     fsync, replace, register = os.fsync, Path.replace, Writer._register
 
     def spy_fsync(descriptor: int) -> None:
-        steps.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        steps.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
         fsync(descriptor)
 
     def spy_replace(self: Path, target: Path) -> Path:
@@ -130,7 +130,10 @@ def test_a_full_disk_leaves_the_last_commit(tmp_path: Path, monkeypatch: pytest.
 def test_a_second_writer_is_refused_by_name(tmp_path: Path) -> None:
     writer = create(tmp_path / "x.jv5")
     commit(writer, 10)
-    for attempt in (lambda: Writer.open(tmp_path / "x.jv5", tensor_specs), lambda: create(tmp_path / "x.jv5", force=True)):
+    for attempt in (
+        lambda: Writer.open(tmp_path / "x.jv5", tensor_specs),
+        lambda: create(tmp_path / "x.jv5", force=True),
+    ):
         with pytest.raises(IndexLockedError, match=f"process {os.getpid()} on "):
             attempt()
     writer.close()
