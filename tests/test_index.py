@@ -101,12 +101,12 @@ def test_one_query_or_many_one_segment_or_many(tmp_path: Path, precision: str) -
 def test_more_hits_than_documents_gives_all(tmp_path: Path) -> None:
     embeddings = random_embeddings(5)
     for precision in ("ubinary", "float32"):
-        index = Index.build(tmp_path / precision, embeddings=embeddings, precision=precision)  # type: ignore[arg-type]
+        index = Index.build(tmp_path / precision, embeddings=embeddings, precision=precision)
         assert sorted(hit.id for hit in index.search(embeddings[0], 10**9)) == list("01234")
 
 
 def test_documents_come_back_whole(tmp_path: Path) -> None:
-    documents = [
+    documents: list[Document | dict[str, object]] = [
         Document("a", "first text"),
         {"id": "b", "text": "second", "title": "T", "year": 2024, "tags": ["x", {"y": None}], "π": "漢字"},
         {"_id": 7, "text": "third"},
@@ -232,10 +232,10 @@ def test_wrong_queries_are_named(tmp_path: Path) -> None:
         (["text"], "built from given embeddings, not texts"),
     ):
         with pytest.raises(InputError, match=message):
-            index.search(query)  # type: ignore[call-overload]
+            index.search(query)
     for options in ({"top_k": 0}, {"oversample": 0}):
         with pytest.raises(InputError, match="must be at least 1"):
-            index.search(np.ones(16), **options)  # type: ignore[call-overload]
+            index.search(np.ones(16), **options)
 
 
 def test_an_empty_index_has_no_hits(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as st
@@ -129,15 +129,19 @@ def test_a_tier_that_is_not_there_is_an_error() -> None:
     assert "InputError: JV5KIT_SIMD=mmx names no tier; this machine has: scalar" in raised.value.stderr
 
 
+def same(a: tuple[NDArray[Any], ...], b: tuple[NDArray[Any], ...]) -> bool:
+    return all(np.array_equal(left, right) for left, right in zip(a, b, strict=True))
+
+
 def test_threads_and_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     codes = rng.integers(0, 256, (200_000, 16), dtype=np.uint8)
     queries = rng.integers(0, 256, (70, 16), dtype=np.uint8)
     expected = hamming_search(queries, codes, 15, threads=1)
     for threads in (2, 5, None):
-        assert all(map(np.array_equal, hamming_search(queries, codes, 15, threads=threads), expected))
+        assert same(hamming_search(queries, codes, 15, threads=threads), expected)
     monkeypatch.setenv("JV5KIT_THREADS", "3")
-    assert all(map(np.array_equal, hamming_search(queries, codes, 15), expected))
+    assert same(hamming_search(queries, codes, 15), expected)
     alone = [hamming_search(queries[i : i + 1], codes, 15) for i in range(len(queries))]
     assert np.array_equal(np.concatenate([rows for _, rows in alone]), expected[1])
 

@@ -184,7 +184,8 @@ class Index:
             )
         self._encoder = encoder
 
-    # A str is a Sequence[str] as well; the first signature that fits counts.
+    # A str is a Sequence[str] as well; the first signature that fits counts. Of an array the type does not say whether it
+    # is one embedding or several.
     @overload
     def search(  # type: ignore[overload-overlap]
         self, queries: str, top_k: int = ..., *, oversample: int = ...
@@ -194,7 +195,7 @@ class Index:
     def search(self, queries: Sequence[str], top_k: int = ..., *, oversample: int = ...) -> list[list[Hit]]: ...
 
     @overload
-    def search(self, queries: ArrayLike, top_k: int = ..., *, oversample: int = ...) -> list[Hit] | list[list[Hit]]: ...
+    def search(self, queries: ArrayLike, top_k: int = ..., *, oversample: int = ...) -> Any: ...
 
     def search(self, queries: Any, top_k: int = 10, *, oversample: int = 4) -> list[Hit] | list[list[Hit]]:
         """Find the documents nearest to each query.
