@@ -184,8 +184,8 @@ class Index:
             )
         self._encoder = encoder
 
-    # A str is a Sequence[str] as well; the first signature that fits counts. Of an array the type does not say whether it
-    # is one embedding or several.
+    # A str is a Sequence[str] as well; the first signature that fits counts. An array's type does not say whether it is
+    # one embedding or several.
     @overload
     def search(  # type: ignore[overload-overlap]
         self, queries: str, top_k: int = ..., *, oversample: int = ...
