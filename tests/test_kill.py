@@ -101,7 +101,7 @@ def verify(folder: Path, inputs: tuple[Path, Path], acknowledged: int) -> int:
     for row, hits in zip(rows, index.search(embeddings[rows], 1, oversample=50), strict=True):
         assert hits[0].id == f"d{row}"
         assert hits[0].metadata == {"n": row}
-    stored = index._catalog._connection.execute("SELECT count(*), max(row) FROM documents").fetchone()
+    stored = index._snapshot.catalog._connection.execute("SELECT count(*), max(row) FROM documents").fetchone()
     assert stored == (len(index), len(index) - 1)
     index.close()
     return len(index)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from jv5kit.retrieval import search
     from jv5kit.types import Document, Hit
 
+    __version__: str
+
 __all__ = [
     "Document",
     "Encoder",

@@ -95,4 +95,5 @@ def hamming_search(
         if mask.dtype != np.bool_ or mask.ndim != 1:
             raise InputError(f"mask is {mask.dtype} of shape {mask.shape}; it must be bool (n,)")
         mask = np.ascontiguousarray(mask)
-    return _native.hamming_search(np.ascontiguousarray(query_codes), codes, top_k, mask, threads)
+    # No more hits than rows, however large a number is asked for.
+    return _native.hamming_search(np.ascontiguousarray(query_codes), codes, min(top_k, len(codes) + 1), mask, threads)
