@@ -1,5 +1,5 @@
 # One way to do each thing: people, hooks and CI call these targets. `make` alone lists them.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
@@ -17,7 +17,7 @@ help: ## List the targets
 tools:
 	@missing=; \
 	command -v cargo >/dev/null || missing+=$$'\n  the Rust toolchain 1.89 or newer (cargo), see https://rustup.rs'; \
-	command -v $(PYTHON) >/dev/null || missing+=$$'\n  CPython 3.11 or newer ($(PYTHON)); name another with make PYTHON=python3'; \
+	command -v $(PYTHON) >/dev/null || missing+=$$'\n  CPython 3.11 or newer ($(PYTHON)); name another with make PYTHON=...'; \
 	command -v cc >/dev/null || missing+=$$'\n  a C compiler (cc), which the Rust linker needs'; \
 	if [ -n "$$missing" ]; then echo "jv5kit cannot be built here; this is missing:$$missing" >&2; exit 1; fi
 	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11), "%d.%d" % sys.version_info[:2]' 2>/dev/null \
@@ -77,9 +77,12 @@ docs.jsonl: examples/stdlib_docs.py | $(VENV)/build.stamp
 
 # An interrupted run is taken up where it stopped.
 $(VENV)/demo.stamp: docs.jsonl
-	$(BIN)/jv5kit index docs.jsonl --binary --dim 256 $$(if [ -e docs.jv5/index.sqlite ]; then echo --append; fi)
+	@append=; if [ -e docs.jv5/index.sqlite ]; then append=--append; fi; \
+	echo "jv5kit index docs.jsonl --binary --dim 256 $$append" >&2; \
+	$(BIN)/jv5kit index docs.jsonl --binary --dim 256 $$append
 	@touch $@
 
 .PHONY: demo
 demo: tools $(VENV)/build.stamp $(VENV)/demo.stamp ## Index the standard library's documentation and ask it something
-	$(BIN)/jv5kit search "read the members of a zip archive"
+	@echo 'jv5kit search "read the members of a zip archive"' >&2
+	@$(BIN)/jv5kit search --index docs.jv5 "read the members of a zip archive"
