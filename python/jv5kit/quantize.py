@@ -48,11 +48,8 @@ def quantize_rows(embeddings: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.f
     Raises:
         InputError: the shape is wrong.
     """
-    rows = as_rows(embeddings)
-    scales = np.abs(rows).max(axis=1, initial=0) / np.float32(127)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = np.where(scales[:, None] > 0, rows / scales[:, None], np.float32(0))
-    return np.rint(values).astype(np.int8), scales
+    values, scales, _ = _native.quantize_rows(as_rows(embeddings))
+    return values, scales
 
 
 def hamming_search(

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use super::Tier;
 use crate::hamming::{self, Lanes, Tile, TileRows};
 use crate::quantize;
+use crate::rescore;
 use crate::topk::TopK;
 use crate::truncate;
 
@@ -13,6 +14,8 @@ pub(super) static TIER: Tier = Tier {
     needs: "AVX2 and POPCNT",
     available: || std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("popcnt"),
     sign_bits,
+    int8_values,
+    mixed_dot,
     unit_length,
     lanes: 4,
     pack,
@@ -106,6 +109,16 @@ unsafe impl Lanes for __m256i {
 #[target_feature(enable = "avx2,popcnt")]
 unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
     quantize::sign_bits(row, out);
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
+    quantize::int8_values(row, values)
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn mixed_dot(query: &[f32], row: &[i8]) -> f32 {
+    rescore::mixed_dot(query, row)
 }
 
 #[target_feature(enable = "avx2,popcnt")]

@@ -4,6 +4,8 @@ use std::arch::x86_64::*;
 
 use super::Tier;
 use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, TileRows, code_words};
+use crate::quantize;
+use crate::rescore;
 use crate::topk::TopK;
 use crate::truncate;
 
@@ -19,6 +21,8 @@ pub(super) static TIER: Tier = Tier {
             && std::is_x86_feature_detected!("avx512vpopcntdq")
     },
     sign_bits,
+    int8_values,
+    mixed_dot,
     unit_length,
     lanes: 8,
     pack,
@@ -183,6 +187,16 @@ unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
         bits |= u64::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(part, zero)) << (16 * i);
     }
     rest_out.copy_from_slice(&reverse_bits_of_bytes(bits).to_le_bytes()[..rest_out.len()]);
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
+    quantize::int8_values(row, values)
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn mixed_dot(query: &[f32], row: &[i8]) -> f32 {
+    rescore::mixed_dot(query, row)
 }
 
 #[target_feature(enable = "avx512f")]

@@ -3,6 +3,7 @@
 use super::Tier;
 use crate::hamming::{self, Tile, TileRows};
 use crate::quantize;
+use crate::rescore;
 use crate::topk::TopK;
 use crate::truncate;
 
@@ -11,6 +12,8 @@ pub(super) static TIER: Tier = Tier {
     needs: "POPCNT",
     available: || std::is_x86_feature_detected!("popcnt"),
     sign_bits,
+    int8_values,
+    mixed_dot,
     unit_length,
     lanes: 1,
     pack,
@@ -19,6 +22,14 @@ pub(super) static TIER: Tier = Tier {
 
 unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
     quantize::sign_bits(row, out);
+}
+
+unsafe fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
+    quantize::int8_values(row, values)
+}
+
+unsafe fn mixed_dot(query: &[f32], row: &[i8]) -> f32 {
+    rescore::mixed_dot(query, row)
 }
 
 unsafe fn unit_length(row: &[f32], out: &mut [f32]) {

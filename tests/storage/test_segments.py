@@ -46,7 +46,7 @@ def test_what_was_written_is_read(tmp_path: Path, rows: int) -> None:
         assert np.array_equal(segment.tensor(name), expected)
     chosen = np.random.default_rng(1).integers(0, rows, (3, 5))
     for name, expected in tensors.items():
-        assert np.array_equal(Segment(path, 7, rows, checksum, SPECS).gather(name, chosen), expected[chosen])
+        assert np.array_equal(Segment(path, 7, rows, checksum, SPECS).rows_of(name, chosen)[chosen], expected[chosen])
 
 
 def test_the_file_is_safetensors(tmp_path: Path) -> None:
@@ -69,9 +69,9 @@ def test_rows_longer_than_a_block_are_verified_whole(tmp_path: Path) -> None:
     data[len(data) - 4 * 15 - rows.nbytes + 2 * rows.shape[1] + rows.shape[1] // 2] ^= 1
     path.write_bytes(data)
     segment = Segment(path, 0, 5, checksum, specs)
-    assert np.array_equal(segment.gather("rows", np.array([0, 1, 3])), rows[[0, 1, 3]])
+    assert np.array_equal(segment.rows_of("rows", np.array([0, 1, 3]))[[0, 1, 3]], rows[[0, 1, 3]])
     with pytest.raises(IndexDamagedError, match="block 7 of rows"):
-        segment.gather("rows", np.array([2]))
+        segment.rows_of("rows", np.array([2]))
 
 
 def test_segments_merge_block_by_block(tmp_path: Path) -> None:
