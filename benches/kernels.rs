@@ -12,7 +12,8 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use jv5kit::checksum::block_checksums;
 use jv5kit::hamming;
-use jv5kit::quantize::{code_bytes, quantize};
+use jv5kit::quantize::{code_bytes, quantize, quantize_rows};
+use jv5kit::rescore::products;
 use jv5kit::search::{Codes, search};
 use jv5kit::simd::available_tiers;
 use jv5kit::topk::Hit;
@@ -105,6 +106,58 @@ fn bench_quantize(criterion: &mut Criterion) {
                 bencher.iter(|| quantize(tier, black_box(&floats), columns, black_box(&mut codes)));
             });
         }
+    }
+}
+
+/// Float rows to int8 values, a scale and sign bits, in one pass; an element is a row.
+fn bench_quantize_rows(criterion: &mut Criterion) {
+    let columns = 256;
+    let floats = random_floats(FLOATS_BYTES / 4, 9);
+    let rows = floats.len() / columns;
+    let (mut values, mut scales) = (vec![0i8; floats.len()], vec![0f32; rows]);
+    let mut codes = vec![0u8; rows * code_bytes(columns)];
+    let near_naive = |values: &[i8], scales: &[f32]| {
+        floats.chunks_exact(columns).zip(values.chunks_exact(columns)).zip(scales).all(|((row, values), scale)| {
+            let close = |(value, out): (&f32, &i8)| (value - f32::from(*out) * scale).abs() <= scale * 0.501;
+            row.iter().zip(values).all(close)
+        })
+    };
+    let mut group = group(criterion, &format!("quantize_rows/{columns}_dims"), FLOATS_BYTES, rows);
+    group.bench_function("plain_read", |bencher| bencher.iter(|| plain_read(black_box(as_bytes(&floats)))));
+    for tier in available_tiers() {
+        values.fill(99);
+        quantize_rows(tier, &floats, columns, &mut values, &mut scales, Some(&mut codes));
+        assert!(near_naive(&values, &scales), "{} differs from the naive rows", tier.name);
+        group.bench_function(tier.name, |bencher| {
+            bencher.iter(|| {
+                let (values, scales) = (black_box(&mut values), black_box(&mut scales));
+                quantize_rows(tier, black_box(&floats), columns, values, scales, Some(&mut codes));
+            });
+        });
+    }
+}
+
+/// Products of 100 float queries with 40 int8 rows each, out of many; an element is a product.
+fn bench_rescore(criterion: &mut Criterion) {
+    let dim = 256;
+    let queries = random_floats(100 * dim, 10);
+    let rows: Vec<i8> = random_bytes(CODES_BYTES, 11).into_iter().map(|byte| byte as i8).collect();
+    let pairs: Vec<_> =
+        words(4000, 12).enumerate().map(|(i, word)| (i / 40, word as usize % (rows.len() / dim))).collect();
+    let naive = |(query, row): (usize, usize)| {
+        let values = queries[query * dim..][..dim].iter().zip(&rows[row * dim..]);
+        values.map(|(q, &v)| f64::from(*q) * f64::from(v)).sum::<f64>()
+    };
+    let naive: Vec<f64> = pairs.iter().map(|&pair| naive(pair)).collect();
+    let mut out = vec![0f32; pairs.len()];
+    let mut group = group(criterion, &format!("rescore/100_x_40_x_{dim}_dims"), pairs.len() * dim, pairs.len());
+    for tier in available_tiers() {
+        products(tier, &queries, &rows, dim, &pairs, &mut out);
+        let close = |(exact, product): (&f64, &f32)| (exact - f64::from(*product)).abs() < 1e-2;
+        assert!(naive.iter().zip(&out).all(close), "{} differs from the naive products", tier.name);
+        group.bench_function(tier.name, |bencher| {
+            bencher.iter(|| products(tier, black_box(&queries), &rows, dim, black_box(&pairs), &mut out));
+        });
     }
 }
 
@@ -220,6 +273,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3));
-    targets = bench_quantize, bench_truncate, bench_checksum, bench_hamming, bench_masked_hamming
+    targets = bench_quantize, bench_quantize_rows, bench_truncate, bench_checksum, bench_hamming, bench_masked_hamming, bench_rescore
 }
 criterion_main!(kernels);
