@@ -31,7 +31,7 @@ $(BIN)/pip: | tools
 $(VENV)/build.stamp: $(RUST) | $(BIN)/pip
 	@echo "Installing jv5kit and torch into $(VENV)" >&2
 	$(BIN)/pip install --quiet 'maturin>=1.9,<2'
-	$(BIN)/pip install --quiet --no-build-isolation --editable '.[torch]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --editable '.[torch]'
 	@touch $@
 
 $(VENV)/test.stamp: pyproject.toml $(VENV)/build.stamp
