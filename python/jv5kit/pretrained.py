@@ -50,7 +50,7 @@ class Checkpoint:
         pooling: how token states become one embedding.
         normalize: whether the model itself ends in unit length.
         lower_case: whether texts are lower-cased before they are tokenized.
-        prompts: prompts by name; empty if the model has none.
+        prompts: prompts by name, some or all of which may be empty.
         default_prompt_name: the prompt of texts for which none is named.
         pad_token_id: id that fills up a batch.
     """
@@ -200,7 +200,7 @@ def _checkpoint(folder: Path, transformer: Path, name: str, *, pooling: Pooling,
         pooling=pooling,
         normalize=normalize,
         lower_case=bool(sentence_bert.get("do_lower_case")),
-        prompts={name: prompt for name, prompt in (prompts.get("prompts") or {}).items() if prompt},
+        prompts={name: prompt or "" for name, prompt in (prompts.get("prompts") or {}).items()},
         default_prompt_name=prompts.get("default_prompt_name"),
         pad_token_id=config.get("pad_token_id") or 0,
     )
