@@ -224,9 +224,11 @@ class Encoder:
 
     def _tokenize(self, texts: Sequence[str], prompt: str) -> tuple[list[list[int]], int]:
         """Token ids of each text, and how many texts were cut to the context."""
+        if prompt:
+            texts = [prompt + text for text in texts]
         if self.checkpoint.lower_case:
             texts = [text.lower() for text in texts]
-        encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts] if prompt else list(texts))
+        encodings = self._tokenizer.encode_batch_fast(texts)
         # A tokenizer without special tokens makes nothing of an empty text; a model needs one token at least.
         tokens = [encoding.ids or [self.checkpoint.pad_token_id] for encoding in encodings]
         return tokens, sum(1 for encoding in encodings if encoding.overflowing)
