@@ -222,8 +222,6 @@ class Encoder:
         """Token ids of each text, and how many texts were cut to the context."""
         if prompt:
             texts = [prompt + text for text in texts]
-        if self.checkpoint.lower_case:
-            texts = [text.lower() for text in texts]
         encodings = self._tokenizer.encode_batch_fast(texts)
         # A tokenizer without special tokens makes nothing of an empty text; a model needs one token at least.
         tokens = [encoding.ids or [self.checkpoint.pad_token_id] for encoding in encodings]
@@ -318,7 +316,7 @@ def _count_cut(cut: int, total: int, max_tokens: int) -> None:
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, normalizers
 
     try:
         tokenizer: Tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer_file))
@@ -327,6 +325,10 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         raise ModelNotFoundError(
             f"model {checkpoint.name!r}: {checkpoint.tokenizer_file} cannot be read: {error}"
         ) from None
+    if checkpoint.lower_case:
+        # Before the tokenizer's own, and after special tokens were found: "[SEP]" in a text stays one.
+        own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
     tokenizer.no_padding()
     tokenizer.enable_truncation(checkpoint.max_tokens)
     return tokenizer
