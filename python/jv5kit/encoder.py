@@ -250,7 +250,7 @@ class Encoder:
         return np.ascontiguousarray(embeddings[:, :dim])
 
 
-def _texts(inputs: str | Iterable[str]) -> list[str]:
+def _texts(inputs: object) -> list[str]:
     """The inputs as a list, each found to be a text."""
     if isinstance(inputs, str):
         _check_text("inputs", inputs)
