@@ -1,7 +1,6 @@
 """Models that the tests share: made once in a run."""
 
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 

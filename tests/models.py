@@ -9,7 +9,26 @@ DIM = 64
 CONTEXT = 96
 """Tokens that the tiny models read, special tokens included."""
 
-WORDS = "the a penguin bird swims flies warm cold ice sea query document passage search index of in and".split()
+WORDS = [
+    "the",
+    "a",
+    "penguin",
+    "bird",
+    "swims",
+    "flies",
+    "warm",
+    "cold",
+    "ice",
+    "sea",
+    "query",
+    "document",
+    "passage",
+    "search",
+    "index",
+    "of",
+    "in",
+    "and",
+]
 
 Layout = Literal["flags", "paths"]
 """``flags``: ``pooling_mode_*`` and the old type paths; ``paths``: ``pooling_mode`` and the type paths of 6.x."""
