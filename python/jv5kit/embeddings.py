@@ -76,7 +76,7 @@ class EmbeddingsFile:
             raise InputError(f"cannot read {path}: {error.strerror}") from None
         except ValueError as error:
             raise InputError(f"{path} is no .npy file: {error}") from None
-        if len(self.shape) != 2 or self.dtype.kind not in "fiu" or fortran_order:
+        if len(self.shape) != 2 or min(self.shape) < 0 or self.dtype.kind not in "fiu" or fortran_order:
             order = "Fortran" if fortran_order else "C"
             raise InputError(
                 f"{path} holds {self.dtype} of shape {self.shape} in {order} order; it must be real (n, dim) in C order"
