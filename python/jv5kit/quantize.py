@@ -92,4 +92,6 @@ def hamming_search(
         if mask.dtype != np.bool_ or mask.ndim != 1:
             raise InputError(f"mask is {mask.dtype} of shape {mask.shape}; it must be bool (n,)")
         mask = np.ascontiguousarray(mask)
+    # More than there are rows is all of them, however much more.
+    top_k = min(top_k, max(1, len(codes)))
     return _native.hamming_search(np.ascontiguousarray(query_codes), codes, top_k, mask, threads)
