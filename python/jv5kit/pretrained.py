@@ -100,14 +100,26 @@ def load_checkpoint(model: str | os.PathLike[str] | None) -> Checkpoint:
         ModelNotFoundError: there is no such model, or its folder is not one that can be read; the message says why.
     """
     name = os.fspath(model) if model is not None else os.environ.get("JV5KIT_MODEL") or DEFAULT_MODEL
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _read_folder(folder.resolve(), str(folder.resolve()))
+    folder = _folder_named(name)
+    if folder is not None:
+        return _read_folder(folder, str(folder))
     if name == DEFAULT_MODEL:
         return _read_folder(_default_model_folder(), name)
     if not _HUB_ID.fullmatch(name):
         raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id (ORGANIZATION/NAME)")
     return _read_folder(_download(name), name)
+
+
+def _folder_named(name: str) -> Path | None:
+    """The folder of that name, if there is one."""
+    if not name:
+        raise ModelNotFoundError("the name of the model is empty; name a folder or a hub id")
+    try:
+        folder = Path(name).expanduser()
+        return folder.resolve() if folder.is_dir() else None
+    # A name too long for a file, a NUL in it, a folder that may not be looked into, or the home of nobody.
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id: {error}") from None
 
 
 def _default_model_folder() -> Path:
