@@ -63,6 +63,8 @@ def index(
         raise InputError("--append adds to an index and --force replaces it: choose one")
     if skip_invalid and embeddings is not None:
         raise InputError("--skip-invalid cannot go with --embeddings: documents and rows would no longer match")
+    if model is not None and embeddings is not None:
+        raise InputError("--model cannot go with --embeddings: nothing is left to encode")
     path = output or _default_output(documents or embeddings or Path("index"))
     run = _Run(path, json=json)
 
@@ -162,14 +164,12 @@ class _Run:
         """The error that ends the run, with what was committed before it."""
         from jv5kit.errors import InputError
 
-        interrupted = isinstance(error, KeyboardInterrupt)
-        if self._documents is None:
+        hint = f"{self._documents or 0:,} documents are in {self._path}; the same command with --append goes on"
+        if isinstance(error, KeyboardInterrupt):
+            said = "nothing was added" if self._documents is None else hint
+            print(f"jv5kit: interrupted; {said}", file=sys.stderr)
             return error
-        hint = f"{self._documents:,} documents are in {self._path}; the same command with --append goes on"
-        if interrupted:
-            print(f"jv5kit: {hint}", file=sys.stderr)
-            return error
-        return InputError(f"{error}\n{hint}")
+        return error if self._documents is None else InputError(f"{error}\n{hint}")
 
     def done(self, index: Index) -> None:
         """Say what there is now."""
