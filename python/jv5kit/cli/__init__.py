@@ -6,6 +6,7 @@ interrupted.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -35,6 +36,9 @@ def _options() -> None:
 
 def main() -> None:
     """Run the command line; every error of ours is one line on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that lacks a character shows its number instead.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:
@@ -45,6 +49,9 @@ def main() -> None:
         sys.exit(1)
     except Jv5kitError as error:
         _fail(str(error), 2 if isinstance(error, InputError) else 1)
+    except OSError as error:
+        # What no command foresaw: a name too long for a file, a folder without permission, a full disk.
+        _fail(str(error), 1)
 
 
 def _fail(message: str, status: int) -> None:
