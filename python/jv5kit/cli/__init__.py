@@ -36,9 +36,7 @@ def _options() -> None:
 
 def main() -> None:
     """Run the command line; every error of ours is one line on stderr."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that lacks a character shows its number instead.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:
@@ -52,6 +50,16 @@ def main() -> None:
     except OSError as error:
         # What no command foresaw: a name too long for a file, a folder without permission, a full disk.
         _fail(str(error), 1)
+
+
+def _prepare_streams() -> None:
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # Python has None for what the caller closed; no file of ours may take its number.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that lacks a character shows its number instead.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, status: int) -> None:
