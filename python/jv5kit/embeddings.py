@@ -26,7 +26,9 @@ def as_rows(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np.float
         raise InputError(f"{name} has shape {array.shape}; it must have two dimensions, (n, dim)")
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} has dtype {array.dtype}; it must hold real numbers")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    # What is beyond float32 becomes an infinity, which is refused by name where it matters.
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def check_rows(embeddings: NDArray[np.float32], dim: int, first_row: int = 0, name: str = "embeddings") -> None:
