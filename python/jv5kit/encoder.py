@@ -334,7 +334,7 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return tokenizer
 
 
-_shared: dict[str, Encoder] = {}
+_shared: dict[str, tuple[str, Encoder]] = {}
 _shared_lock = threading.Lock()
 
 
@@ -345,7 +345,11 @@ def shared_encoder(model: str | os.PathLike[str] | None) -> Encoder:
         ModelNotFoundError, MissingExtraError: as :meth:`Encoder.from_pretrained`.
     """
     checkpoint = load_checkpoint(model)
+    fingerprint = checkpoint.fingerprint()
     with _shared_lock:
-        if checkpoint.name not in _shared:
-            _shared[checkpoint.name] = Encoder.from_pretrained(checkpoint.name)
-        return _shared[checkpoint.name]
+        loaded, encoder = _shared.get(checkpoint.name, (None, None))
+        if encoder is None or loaded != fingerprint:
+            # A folder may hold another model by now.
+            encoder = Encoder.from_pretrained(checkpoint.name)
+            _shared[checkpoint.name] = fingerprint, encoder
+        return encoder
