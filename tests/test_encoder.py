@@ -485,6 +485,16 @@ def test_the_shared_encoder_is_loaded_once(tiny_model: Path, monkeypatch: pytest
     assert encoder_module.shared_encoder(None) is first
 
 
+def test_a_folder_that_holds_another_model_by_now_is_loaded_again(model_copy: Path, other_model: Path) -> None:
+    first = encoder_module.shared_encoder(model_copy)
+    shutil.copyfile(other_model / "model.safetensors", model_copy / "model.safetensors")
+    second = encoder_module.shared_encoder(model_copy)
+    assert second is encoder_module.shared_encoder(model_copy)
+    expected = Encoder.from_pretrained(other_model, device="cpu").encode("a penguin")
+    np.testing.assert_allclose(second.encode("a penguin"), expected, atol=1e-6)
+    assert not np.allclose(first.encode("a penguin"), expected, atol=0.05)
+
+
 def test_torch_that_is_missing_is_named_with_its_extra(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'jv5kit\[torch\]'"):

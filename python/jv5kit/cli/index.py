@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_lines
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,9 +108,10 @@ def _build(
     from jv5kit.storage.writer import check_free
 
     check_free(path, force=force)
-    encoder = shared_encoder(model) if options["embeddings"] is None else None
     if lines is not None:
+        # Before the model is loaded: that takes seconds.
         lines = run.at_least_one(lines)
+    encoder = shared_encoder(model) if options["embeddings"] is None else None
     return Index.build(path, lines, encoder, dim=dim, precision=precision or "ubinary", force=force, **options)
 
 
@@ -147,12 +149,10 @@ class _Run:
         """The documents, or an error if there is none."""
         from jv5kit.errors import InputError
 
-        empty = True
-        for document in documents:
-            empty = False
-            yield document
-        if empty:
+        first = next(documents, None)
+        if first is None:
             raise InputError(f"there is no document to index ({self.skipped} were skipped)")
+        return chain([first], documents)
 
     def committed(self, documents: int) -> None:
         """Tell a program that so many documents are safe."""
