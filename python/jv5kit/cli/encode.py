@@ -62,6 +62,8 @@ def encode(
         raise InputError(f"--precision {precision} is not known; choose float32 or ubinary")
     if task not in TASKS:
         raise InputError(f"--task {task} is not known; choose one of {', '.join(TASKS)}")
+    if output is not None and output.is_dir():
+        raise InputError(f"{output} is a folder; name a file")
     if output is not None and output.exists() and not force:
         raise InputError(f"{output} exists; replace it with --force")
     # The first document before the model is loaded: that takes seconds.
