@@ -1,13 +1,25 @@
 """The command line, run as a user runs it."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 COMMAND = [sys.executable, "-m", "jv5kit"]
 
 Outcome = subprocess.CompletedProcess[str]
+
+
+class Inside(Protocol):
+    """``run``, in the process of the tests."""
+
+    def __call__(self, *arguments: str | os.PathLike[str], code: int = 0) -> Outcome: ...
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -53,11 +65,19 @@ def checked(raw: subprocess.CompletedProcess[bytes], code: int) -> Outcome:
     return outcome
 
 
-def fails(*arguments: str | os.PathLike[str], code: int = 2, cwd: Path | None = None, **options: str) -> str:
-    """Run ``jv5kit`` where it must fail with one line, and nothing on stdout; returns the message."""
-    outcome = run(*arguments, code=code, cwd=cwd, **options)
+def fails(*arguments: str | os.PathLike[str], cwd: Path | None = None, **variables: str) -> str:
+    """Run ``jv5kit`` where it must fail with exit status 2, one line and nothing on stdout; returns the message."""
+    outcome = run(*arguments, code=2, cwd=cwd, **variables)
     assert outcome.stdout == ""
     lines = outcome.stderr.splitlines()
     assert len(lines) == 1, outcome.stderr
     assert lines[0].startswith("jv5kit: "), outcome.stderr
     return lines[0].removeprefix("jv5kit: ")
+
+
+def random_rows(count: int, dim: int = 16, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+
+
+def write_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")

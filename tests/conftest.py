@@ -1,6 +1,10 @@
 """Models that the tests share: made once in a run."""
 
+import logging
 import os
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +14,8 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import models
+import numpy as np
+from command import Inside, Outcome, random_rows, run, write_jsonl
 
 if TYPE_CHECKING:
     from jv5kit import Encoder
@@ -48,6 +54,59 @@ def encoder(tiny_model: Path) -> "Encoder":
 @pytest.fixture
 def model_copy(tiny_model: Path, tmp_path: Path) -> Path:
     """A copy of ``tiny_model`` to break."""
-    import shutil
-
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """The command line sends the log to stderr; the next test must not see that."""
+    logger = logging.getLogger("jv5kit")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def inside(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Inside:
+    """Run the command line in this process, where the model is loaded once; see ``command.run``."""
+
+    def run_inside(*arguments: str | os.PathLike[str], code: int = 0) -> Outcome:
+        from jv5kit.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["jv5kit", *(os.fspath(argument) for argument in arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        assert (caught.value.code or 0) == code, err
+        return Outcome(arguments, code, out, err)
+
+    return run_inside
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with ``docs.jsonl`` (5 documents) and ``x.npy`` (their embeddings, of 16 dimensions)."""
+    records = [{"id": f"d{i}", "text": f"a penguin {i}", "year": 2020 + i} for i in range(5)]
+    write_jsonl(tmp_path / "docs.jsonl", records)
+    np.save(tmp_path / "x.npy", random_rows(5))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A folder with ``docs.jsonl`` and ``docs.jv5``, its index with the tiny model; not to be written."""
+    folder = tmp_path_factory.mktemp("built")
+    animals = ["penguin", "bird", "sea", "ice"]
+    records = [
+        {"id": f"d{i}", "title": "Warm" if i % 2 else None, "text": f"the {animals[i % 4]} {i}\nof ice", "year": i}
+        for i in range(12)
+    ]
+    records.append({"id": "é", "text": "Ünïcode … 漢字 🐧"})
+    write_jsonl(folder / "docs.jsonl", records)
+    outcome = run("index", "docs.jsonl", "-m", tiny_model, "--json", cwd=folder)
+    assert outcome.stdout.splitlines() == [
+        '{"committed": 13}',
+        '{"index": "docs.jv5", "documents": 13, "skipped": 0}',
+    ]
+    return folder

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from command import run
+from command import Inside, fails, random_rows, run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,43 +113,43 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, message: str) -> None:
     assert [str(error) for error in skipped] == [str(caught.value)]
 
 
-def test_a_bad_line_on_the_command_line(tmp_path: Path) -> None:
-    """A sample of each stage: what is not a line, not JSON, not a document."""
-    for name in ("bad UTF-8", "broken JSON", "nested 3,000 deep", "text empty", "an integer of 5,000 digits"):
-        line, message = BAD_LINES[name]
-        write(tmp_path / "docs.jsonl", GOOD + line)
-        npy = tmp_path / "x.npy"
-        write_npy(npy, 2)
-        outcome = run("index", "docs.jsonl", "--embeddings", npy, code=2, cwd=tmp_path)
-        assert outcome.stderr.startswith(f"jv5kit: docs.jsonl:2: {message}")
-        assert outcome.stderr.count("\n") == 1
-        assert not (tmp_path / "docs.jv5").exists()
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("broken JSON", "a list", "nested 3,000 deep", "text missing", "text null", "text a number", "text empty"),
+        *("bad UTF-8", "blank", "too long", "NaN", "an integer of 5,000 digits"),
+    ],
+)
+def test_a_bad_line_on_the_command_line(tmp_path: Path, name: str) -> None:
+    line, message = BAD_LINES[name]
+    write(tmp_path / "docs.jsonl", GOOD + line)
+    np.save(tmp_path / "x.npy", random_rows(2))
+    said = fails("index", "docs.jsonl", "--embeddings", "x.npy", cwd=tmp_path)
+    assert said.startswith(f"docs.jsonl:2: {message}")
+    assert not (tmp_path / "docs.jv5").exists()
 
 
-def write_npy(path: Path, rows: int, dim: int = 16) -> None:
-    import numpy as np
-
-    np.save(path, np.random.default_rng(0).standard_normal((rows, dim)).astype(np.float32))
-
-
-def test_bad_lines_are_skipped_counted_and_logged(tmp_path: Path, tiny_model: Path) -> None:
+def test_bad_lines_are_skipped_counted_and_logged(
+    tmp_path: Path, tiny_model: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every kind of bad line in one file, through the command line."""
-    lines = [line for name, (line, _) in BAD_LINES.items() if name != "too long"]
-    last = b'{"id": "z", "text": "the cold sea"}\n'
-    write(tmp_path / "docs.jsonl", GOOD + b"".join(lines) + b'{"id": "a", "text": "again"}\n' + last)
-    outcome = run("index", "docs.jsonl", "-m", tiny_model, "--skip-invalid", cwd=tmp_path)
-    logged = outcome.stderr.splitlines()
-    numbers = [int(line.split(":")[3]) for line in logged if line.startswith("jv5kit: skipped: docs.jsonl:")]
-    assert numbers == list(range(2, len(lines) + 3))
-    assert f"docs.jsonl:{len(lines) + 2}: the id 'a' is taken by an earlier document" in outcome.stderr
-    assert f"{len(lines) + 1:,} documents were skipped" in logged
+    monkeypatch.chdir(tmp_path)
+    bad = list(BAD_LINES.values())
+    again = b'{"id": "a", "text": "again"}\n{"id": "z", "text": "the cold sea"}\n'
+    write(tmp_path / "docs.jsonl", GOOD + b"".join(line for line, _ in bad) + again)
+    logged = inside("index", "docs.jsonl", "-m", tiny_model, "--skip-invalid").stderr.splitlines()
+    expected = [message for _, message in bad] + ["the id 'a' is taken by an earlier document"]
+    for number, (line, message) in enumerate(zip(logged[:-2], expected, strict=True), 2):
+        assert line.startswith(f"jv5kit: skipped: docs.jsonl:{number}: {message}")
+    assert logged[-2] == f"{len(expected)} documents were skipped"
     assert logged[-1].startswith("docs.jv5: 2 documents, 64 dimensions")
 
 
-def test_every_line_skipped_is_an_error(tmp_path: Path, tiny_model: Path) -> None:
+def test_every_line_skipped_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "docs.jsonl", b"\n\n\n")
-    outcome = run("index", "docs.jsonl", "-m", tiny_model, "--skip-invalid", "-q", code=2, cwd=tmp_path)
-    assert outcome.stderr == "jv5kit: there is no document to index (3 were skipped)\n"
+    outcome = run("index", "docs.jsonl", "--skip-invalid", code=2, cwd=tmp_path)
+    assert outcome.stderr.count("jv5kit: skipped: ") == 3
+    assert outcome.stderr.endswith("jv5kit: there is no document to index (3 were skipped)\n")
     assert not (tmp_path / "docs.jv5").exists()
 
 
@@ -188,12 +189,15 @@ def test_a_gzip_file_that_is_damaged(tmp_path: Path, data: bytes, message: str) 
     assert str(caught.value).startswith(message)
 
 
-def test_a_cut_gzip_file_on_the_command_line(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_cut_gzip_file_on_the_command_line(
+    tmp_path: Path, tiny_model: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     data = gzip.compress(GOOD + b'{"id": "b", "text": "the cold sea"}\n')
     write(tmp_path / "docs.jsonl.gz", data[:-6])
-    outcome = run("index", "docs.jsonl.gz", "-m", tiny_model, code=2, cwd=tmp_path)
+    outcome = inside("index", "docs.jsonl.gz", "-m", tiny_model, code=2)
     assert outcome.stderr.startswith("jv5kit: docs.jsonl.gz:3: the gzip file is cut short\n")
-    outcome = run("index", "docs.jsonl.gz", "-m", tiny_model, "--skip-invalid", cwd=tmp_path)
+    outcome = inside("index", "docs.jsonl.gz", "-m", tiny_model, "--skip-invalid")
     assert "jv5kit: skipped: docs.jsonl.gz:3: the gzip file is cut short" in outcome.stderr
     assert "1 documents were skipped\ndocs.jv5: 2 documents" in outcome.stderr
 
