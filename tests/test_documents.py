@@ -1,7 +1,10 @@
 import gzip
 import io
 import json
+import os
+import random
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,8 +158,6 @@ def test_every_line_skipped_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0.2, 0.5, 0.9, 0.999])
 def test_a_gzip_file_that_is_cut_short(tmp_path: Path, keep: float) -> None:
-    import random
-
     draw = random.Random(0)
     lines = [record({"id": str(i), "text": f"a penguin {draw.random()}"}) for i in range(2000)]
     data = gzip.compress(b"".join(lines))
@@ -235,9 +236,6 @@ def test_a_line_without_end_is_not_held(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_reading_is_streaming(tmp_path: Path) -> None:
     """Documents come before the end of the file is there."""
-    import os
-    import threading
-
     fifo = tmp_path / "docs.jsonl"
     os.mkfifo(fifo)
     may_go_on = threading.Event()

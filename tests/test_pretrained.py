@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import models
+import numpy as np
 import pytest
-from command import environment, run
+from command import environment, random_rows, run
 
 from jv5kit.errors import ModelNotFoundError
 from jv5kit.pretrained import Checkpoint, load_checkpoint
@@ -26,8 +28,6 @@ def plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(plain_model: Path, tmp_path: Path) -> Path:
     """A copy of ``plain_model``."""
-    import shutil
-
     return Path(shutil.copytree(plain_model, tmp_path / "model"))
 
 
@@ -322,8 +322,6 @@ except MissingExtraError as error:
 
 
 def test_the_command_line_without_torch(tmp_path: Path) -> None:
-    import numpy as np
-    from command import random_rows
 
     code = "from jv5kit.cli import main; main()"
     (tmp_path / "docs.jsonl").write_text('{"text": "a penguin"}\n{"text": "the sea"}\n')

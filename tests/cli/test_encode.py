@@ -1,5 +1,7 @@
 import json
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -152,9 +154,6 @@ def test_wrong_arguments(here: Path, inside: Inside, arguments: list[str], messa
 
 def test_an_interrupted_run_leaves_nothing(here: Path, tiny_model: Path) -> None:
     """Standard input stays open, so that the run waits for its next document."""
-    import signal
-    import time
-
     command = [*COMMAND, "encode", "-", "-o", "x.npy", "-m", str(tiny_model)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=here, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe) as process:
