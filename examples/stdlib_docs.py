@@ -1,6 +1,7 @@
 """Gather real documents: the docstrings of every module, class and function of this Python's standard library.
 
-Writes ``docs.jsonl``, one JSON object a line: ``id`` (the dotted name), ``text`` (the docstring), ``kind`` and ``module``.
+Writes ``docs.jsonl``, one JSON object a line: ``id`` and ``title`` (the dotted name), ``text`` (the
+docstring), ``kind`` and ``module``.
 Sources are parsed, never imported; names written in C get their docstrings from the running interpreter.
 
     python examples/stdlib_docs.py docs.jsonl
@@ -9,12 +10,13 @@ Sources are parsed, never imported; names written in C get their docstrings from
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import inspect
 import json
 import sys
 import sysconfig
 import warnings
+from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,10 +59,16 @@ def from_tree(node: ast.AST, name: str, module: str, kind: str) -> Iterator[Reco
             yield from from_tree(child, name, module, kind)
 
 
-def from_builtins() -> Iterator[Record]:
-    """Records of the modules that are written in C and built into the interpreter."""
-    for module_name in sorted(set(sys.builtin_module_names) - {"__main__"}):
-        module = importlib.import_module(module_name)
+def from_extensions() -> Iterator[Record]:
+    """Records of the modules that are written in C, built into the interpreter or beside it."""
+    for module_name in sorted(sys.stdlib_module_names):
+        spec = importlib.util.find_spec(module_name) if not module_name.startswith("_test") else None
+        if spec is None or not (spec.origin == "built-in" or isinstance(spec.loader, ExtensionFileLoader)):
+            continue
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError:
+            continue  # It needs a library that this machine lacks.
         yield module_name, inspect.getdoc(module) or "", "module", module_name
         for name, value in sorted(vars(module).items()):
             if not (inspect.isclass(value) or inspect.isroutine(value)):
@@ -79,7 +87,7 @@ def main() -> None:
     seen: set[str] = set()
     unnamed = output.with_name(f".{output.name}.tmp")
     with unnamed.open("w", encoding="utf-8") as file:
-        for records in (from_sources(library), from_builtins()):
+        for records in (from_sources(library), from_extensions()):
             for name, docstring, kind, module in records:
                 text = docstring.strip()
                 # Variants for other platforms share a name: the first one counts.

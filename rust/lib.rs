@@ -7,11 +7,12 @@
 //! ```
 //!
 //! * [`mod@truncate`] keeps the first dimensions of a Matryoshka embedding and brings it back to unit length;
-//! * [`mod@quantize`] turns each row into sign bits, the same bits as `numpy.packbits(x > 0)`;
+//! * [`mod@quantize`] turns each row into sign bits, the same bits as `numpy.packbits(x > 0)`, and into int8 values;
 //! * [`hamming`] is the distance: a naive reference, and the scan of one query over a tile of packed codes, written once
 //!   over a small vector trait;
 //! * [`topk`] selects the k smallest distances by counting, ties by row number;
 //! * [`search`] cuts queries × codes into tiles that stay in cache, spreads them over threads and merges;
+//! * [`rescore`] multiplies float queries with the int8 rows of their candidates;
 //! * [`checksum`] guards stored blocks by CRC32C;
 //! * [`simd`] has a tier for each instruction set, as one table: each tier is one file that compiles the shared algorithms
 //!   for its instructions, detected once at run time and forced by `JV5KIT_SIMD`.
@@ -21,6 +22,7 @@
 pub mod checksum;
 pub mod hamming;
 pub mod quantize;
+pub mod rescore;
 pub mod search;
 pub mod simd;
 pub mod topk;

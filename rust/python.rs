@@ -15,12 +15,19 @@ pyo3::import_exception!(jv5kit.errors, InputError);
 /// The environment variable that limits the threads of every kernel.
 const THREADS: &str = "JV5KIT_THREADS";
 
+/// Why an array made here can be written through a slice.
+const NEW: &str = "a new array is contiguous";
+
+type QuantizedRows<'py> = (Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>, Bound<'py, PyArray2<u8>>);
 type Pair<'py, A, B> = (Bound<'py, PyArray2<A>>, Bound<'py, PyArray2<B>>);
 
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::{block_checksums, crc32c, damaged_block, hamming_search, quantize_binary, simd_tier, truncate};
+    use super::{
+        block_checksums, crc32c, damaged_block, hamming_search, mixed_products, quantize_binary, quantize_rows,
+        simd_tier, truncate,
+    };
 }
 
 /// `(name, forced, available)`: the tier in use, whether `JV5KIT_SIMD` asked for it, and the names of all that could be.
@@ -41,8 +48,64 @@ fn quantize_binary<'py>(py: Python<'py>, embeddings: PyReadonlyArray2<'py, f32>)
     let values = contiguous(&embeddings, "embeddings")?;
     let out = PyArray2::zeros(py, [rows, code_bytes(columns)], false);
     // SAFETY: the array was made here, and nobody else has seen it yet.
-    let codes = unsafe { out.as_slice_mut() }.expect("a new array is contiguous");
+    let codes = unsafe { out.as_slice_mut() }.expect(NEW);
     py.detach(|| crate::quantize::quantize(tier, values, columns, codes));
+    Ok(out)
+}
+
+/// Symmetric int8 values `(n, dim)` and scales float32 `(n,)` of finite float32 rows, and their sign bits in the same pass.
+#[pyfunction]
+fn quantize_rows<'py>(py: Python<'py>, embeddings: PyReadonlyArray2<'py, f32>) -> PyResult<QuantizedRows<'py>> {
+    let tier = simd::active().map_err(InputError::new_err)?.tier;
+    let (rows, columns) = (embeddings.shape()[0], embeddings.shape()[1]);
+    if columns == 0 {
+        return Err(InputError::new_err(format!("embeddings of shape ({rows}, 0) have no dimension to quantize")));
+    }
+    let floats = contiguous(&embeddings, "embeddings")?;
+    let values = PyArray2::zeros(py, [rows, columns], false);
+    let scales = PyArray1::zeros(py, [rows], false);
+    let codes = PyArray2::zeros(py, [rows, code_bytes(columns)], false);
+    // SAFETY: as in `quantize_binary`.
+    let out = unsafe { (values.as_slice_mut(), scales.as_slice_mut(), codes.as_slice_mut()) };
+    let (out_values, out_scales, out_codes) = (out.0.expect(NEW), out.1.expect(NEW), out.2.expect(NEW));
+    py.detach(|| crate::quantize::quantize_rows(tier, floats, columns, out_values, out_scales, Some(out_codes)));
+    Ok((values, scales, codes))
+}
+
+/// The product of `queries[query]` (float32) and `rows[row]` (int8) for each pair of numbers: float32 `(pairs,)`.
+#[pyfunction]
+fn mixed_products<'py>(
+    py: Python<'py>,
+    queries: PyReadonlyArray2<'py, f32>,
+    rows: PyReadonlyArray2<'py, i8>,
+    query_numbers: PyReadonlyArray1<'py, i64>,
+    row_numbers: PyReadonlyArray1<'py, i64>,
+) -> PyResult<Bound<'py, PyArray1<f32>>> {
+    let tier = simd::active().map_err(InputError::new_err)?.tier;
+    let dim = queries.shape()[1];
+    if rows.shape()[1] != dim {
+        return Err(InputError::new_err(format!("queries have {dim} dimensions and rows {}", rows.shape()[1])));
+    }
+    let numbers = (query_numbers.as_slice(), row_numbers.as_slice());
+    let query_numbers = numbers.0.map_err(|_| not_contiguous("query_numbers"))?;
+    let row_numbers = numbers.1.map_err(|_| not_contiguous("row_numbers"))?;
+    if query_numbers.len() != row_numbers.len() {
+        let (queries, rows) = (query_numbers.len(), row_numbers.len());
+        return Err(InputError::new_err(format!("{queries} query numbers for {rows} row numbers")));
+    }
+    let number = |number: i64, count: usize, name: &str| {
+        usize::try_from(number)
+            .ok()
+            .filter(|&number| number < count)
+            .ok_or_else(|| InputError::new_err(format!("{name} {number} is outside 0..{count}")))
+    };
+    let pair = |(&query, &row)| Ok((number(query, queries.shape()[0], "query")?, number(row, rows.shape()[0], "row")?));
+    let pairs: Vec<_> = query_numbers.iter().zip(row_numbers).map(pair).collect::<PyResult<_>>()?;
+    let (queries, rows) = (contiguous(&queries, "queries")?, contiguous(&rows, "rows")?);
+    let out = PyArray1::zeros(py, [pairs.len()], false);
+    // SAFETY: as in `quantize_binary`.
+    let products = unsafe { out.as_slice_mut() }.expect(NEW);
+    py.detach(|| crate::rescore::products(tier, queries, rows, dim, &pairs, products));
     Ok(out)
 }
 
@@ -53,6 +116,7 @@ fn truncate<'py>(
     embeddings: PyReadonlyArray2<'py, f32>,
     dim: usize,
 ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    let tier = simd::active().map_err(InputError::new_err)?.tier;
     let (rows, columns) = (embeddings.shape()[0], embeddings.shape()[1]);
     if dim == 0 || dim > columns {
         return Err(InputError::new_err(format!(
@@ -62,8 +126,8 @@ fn truncate<'py>(
     let values = contiguous(&embeddings, "embeddings")?;
     let out = PyArray2::zeros(py, [rows, dim], false);
     // SAFETY: as in `quantize_binary`.
-    let truncated = unsafe { out.as_slice_mut() }.expect("a new array is contiguous");
-    py.detach(|| crate::truncate::truncate(values, columns, dim, truncated));
+    let truncated = unsafe { out.as_slice_mut() }.expect(NEW);
+    py.detach(|| crate::truncate::truncate(tier, values, columns, dim, truncated));
     Ok(out)
 }
 
@@ -106,8 +170,7 @@ fn hamming_search<'py>(
     let numbers = PyArray2::zeros(py, [queries, found], false);
     // SAFETY: as in `quantize_binary`.
     let out = unsafe { (distances.as_slice_mut(), numbers.as_slice_mut()) };
-    let (out_distances, out_rows) =
-        (out.0.expect("a new array is contiguous"), out.1.expect("a new array is contiguous"));
+    let (out_distances, out_rows) = (out.0.expect(NEW), out.1.expect(NEW));
     for (i, hit) in hits.iter().flatten().enumerate() {
         (out_distances[i], out_rows[i]) = (hit.distance as i32, hit.row as i64);
     }

@@ -1,7 +1,11 @@
-//! Binary quantization: one sign bit a dimension.
+//! Quantization of float rows: one sign bit a dimension, or int8 values with one scale a row.
 //!
 //! The bits are those of `numpy.packbits(x > 0, axis=-1)`: the first dimension is the highest bit of the first byte, and
-//! 0, -0.0 and NaN give 0. sentence-transformers and FAISS use the same layout, so codes are interchangeable with theirs.
+//! 0, -0.0 and NaN give 0. sentence-transformers has the same layout, and binary indexes, FAISS's among them,
+//! take such codes as they are. (`faiss.real_to_binary` has the bits of a byte in the other order.)
+//!
+//! int8 values are symmetric: `row ≈ scale × values`, where the scale is the largest absolute value of the row / 127. Nothing
+//! is clipped and nothing calibrated, and a row is read from memory once for its bits and its values together.
 
 use crate::simd::Tier;
 
@@ -24,6 +28,58 @@ pub fn quantize(tier: &Tier, rows: &[f32], columns: usize, out: &mut [u8]) {
     }
 }
 
+/// Write the symmetric int8 values of each row of `rows` (`columns` finite values each) to `values`, its scale to `scales`,
+/// and its sign bits to `codes` if there are any wanted (as [`quantize`] does).
+///
+/// # Panics
+/// If `columns` is 0, or a slice has another length than the shapes say.
+pub fn quantize_rows(
+    tier: &Tier,
+    rows: &[f32],
+    columns: usize,
+    values: &mut [i8],
+    scales: &mut [f32],
+    mut codes: Option<&mut [u8]>,
+) {
+    assert!(columns > 0, "columns must be positive");
+    assert_eq!(rows.len() % columns, 0, "rows are not whole");
+    assert_eq!(values.len(), rows.len(), "values has another number of rows");
+    assert_eq!(scales.len(), rows.len() / columns, "scales has another number of rows");
+    let bytes = code_bytes(columns);
+    assert!(codes.as_ref().is_none_or(|codes| codes.len() == scales.len() * bytes), "codes has another number of rows");
+    for (i, row) in rows.chunks_exact(columns).enumerate() {
+        // SAFETY: a `Tier` is handed out only where its instructions were detected; the slices have the row's lengths.
+        unsafe {
+            scales[i] = (tier.int8_values)(row, &mut values[i * columns..][..columns]);
+            if let Some(codes) = codes.as_deref_mut() {
+                (tier.sign_bits)(row, &mut codes[i * bytes..][..bytes]);
+            }
+        }
+    }
+}
+
+/// Symmetric int8 values of one finite row, and its scale: the algorithm of every tier, compiled for its instructions.
+#[inline(always)]
+pub(crate) fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
+    /// Added to a small number, it leaves the number, rounded half to even, in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    // The order of positive floats is that of their bits.
+    let largest = f32::from_bits(row.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7FFF_FFFF)));
+    let inverse = 127.0 / largest;
+    if inverse.is_finite() {
+        for (value, out) in row.iter().zip(values) {
+            *out = (value * inverse + ROUND).to_bits() as i8;
+        }
+    } else {
+        // A row of zeros, or one so small that 127 / largest overflows.
+        let inverse = if largest > 0.0 { 127.0 / f64::from(largest) } else { 0.0 };
+        for (value, out) in row.iter().zip(values) {
+            *out = (f64::from(*value) * inverse).round_ties_even() as i8;
+        }
+    }
+    largest / 127.0
+}
+
 /// Sign bits of one row: the algorithm of every tier without an instruction for it.
 #[inline(always)]
 pub(crate) fn sign_bits(row: &[f32], out: &mut [u8]) {
@@ -34,7 +90,7 @@ pub(crate) fn sign_bits(row: &[f32], out: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{code_bytes, quantize};
+    use super::{code_bytes, quantize, quantize_rows};
     use crate::simd::available_tiers;
     use proptest::prelude::*;
 
@@ -55,7 +111,40 @@ mod tests {
         ]
     }
 
+    /// Round half to even of row × 127 / largest, in float64.
+    fn naive_int8(row: &[f32]) -> (Vec<f64>, f32) {
+        let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let scaled =
+            row.iter().map(|&value| if largest > 0.0 { f64::from(value) * 127.0 / f64::from(largest) } else { 0.0 });
+        (scaled.collect(), largest / 127.0)
+    }
+
     proptest! {
+        #[test]
+        fn every_tier_gives_int8_values_to_half_a_step(
+            columns in 1usize..300, count in 0usize..4, exponent in -44i32..38, values in prop::collection::vec(-1f32..1.0, 1200),
+            offset in 0usize..3,
+        ) {
+            let scaled: Vec<f32> = values.iter().map(|value| value * 10f32.powi(exponent)).collect();
+            let rows = &scaled[offset..][..count * columns];
+            let mut first: Option<(Vec<i8>, Vec<u32>)> = None;
+            for tier in available_tiers() {
+                let mut out = vec![99i8; rows.len()];
+                let (mut scales, mut codes) = (vec![9f32; count], vec![0xAA; count * code_bytes(columns)]);
+                quantize_rows(tier, rows, columns, &mut out, &mut scales, Some(&mut codes));
+                for (i, row) in rows.chunks(columns).enumerate() {
+                    let (expected, scale) = naive_int8(row);
+                    prop_assert_eq!(scales[i], scale);
+                    prop_assert_eq!(&codes[i * code_bytes(columns)..][..code_bytes(columns)], &naive(row)[..]);
+                    for (expected, &value) in expected.iter().zip(&out[i * columns..]) {
+                        prop_assert!((expected - f64::from(value)).abs() <= 0.5001, "{} {} for {}", tier.name, value, expected);
+                    }
+                }
+                let answer = (out, scales.iter().map(|scale| scale.to_bits()).collect());
+                prop_assert_eq!(first.get_or_insert_with(|| answer.clone()), &answer, "{}", tier.name);
+            }
+        }
+
         #[test]
         fn every_tier_gives_the_naive_bits(
             columns in 1usize..300, rows in 0usize..4, values in prop::collection::vec(value(), 1200), offset in 0usize..3,

@@ -12,8 +12,8 @@ use crate::hamming::{ROW_WORDS, Tile, TileRows, code_words};
 use crate::simd::Tier;
 use crate::topk::{Hit, TopK};
 
-/// Queries that share one walk over the codes: bounds the memory for their top-k.
-const QUERY_TILE: usize = 64;
+/// Queries that share one walk over the codes, at most: bounds the memory for their top-k.
+const QUERY_TILE: usize = 128;
 
 /// Bytes of a tile: it stays in a first-level cache of 32 KiB, beside the queries.
 const TILE_BYTES: usize = 24 << 10;
@@ -88,7 +88,10 @@ pub fn search(
     assert!(threads >= 1, "threads must be positive");
     assert!(mask.is_none_or(|mask| mask.len() == codes.len()), "the mask has another length than the codes");
     let mut hits = Vec::with_capacity(queries.len());
-    for batch in queries.data.chunks(QUERY_TILE * queries.bytes) {
+    // Batches of the same size, because a walk for a few queries costs nearly as much as one for many.
+    let batches = queries.len().div_ceil(QUERY_TILE).max(1);
+    let batch_queries = queries.len().div_ceil(batches).max(1);
+    for batch in queries.data.chunks(batch_queries * queries.bytes) {
         hits.extend(search_batch(tier, Codes::new(batch, queries.bytes), codes, k, mask, threads));
     }
     hits
@@ -156,6 +159,19 @@ fn padded_words(queries: Codes) -> Vec<u64> {
     words
 }
 
+/// Up to 64 flags as the bits of a word, the first flag lowest.
+#[inline]
+fn flag_bits(flags: &[bool]) -> u64 {
+    let (eights, rest) = flags.as_chunks::<8>();
+    let bits = eights.iter().enumerate().fold(0, |bits, (i, eight)| {
+        // The product moves the lowest bit of byte j to bit 56 + j, and nothing else comes there.
+        let bytes = u64::from_le_bytes(eight.map(u8::from));
+        bits | bytes.wrapping_mul(0x0102_0408_1020_4080) >> 56 << (8 * i)
+    });
+    let rest_bits = rest.iter().rev().fold(0, |bits, flag| bits << 1 | u64::from(*flag));
+    if rest.is_empty() { bits } else { bits | rest_bits << (8 * eights.len()) }
+}
+
 /// What one thread carries along: its tile and a top-k for each query.
 struct Walk<'a> {
     tier: &'a Tier,
@@ -189,22 +205,20 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Scan the rows that the mask keeps, gathered into full tiles; 64 masked rows in a row cost one comparison.
+    /// Scan the rows that the mask keeps, gathered into full tiles; 64 masked rows in a row cost one comparison. What
+    /// fills no tile is left for the next chunk, which has later rows.
     fn masked_chunk(&mut self, mask: &[bool], start: usize, end: usize) {
         let mut kept = std::mem::take(&mut self.kept);
-        kept.clear();
         for (word, flags) in mask[start..end].chunks(64).enumerate() {
-            if flags.iter().fold(false, |any, flag| any | flag) {
-                let rows = flags.iter().enumerate().filter(|(_, keep)| **keep);
-                kept.extend(rows.map(|(row, _)| start + word * 64 + row));
+            let mut bits = flag_bits(flags);
+            while bits != 0 {
+                kept.push(start + word * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
             }
             while kept.len() >= self.tile_rows {
                 self.tile(TileRows::List(&kept[..self.tile_rows]));
                 kept.drain(..self.tile_rows);
             }
-        }
-        if !kept.is_empty() {
-            self.tile(TileRows::List(&kept));
         }
         self.kept = kept;
     }
@@ -235,7 +249,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn finish(self) -> Vec<Vec<Hit>> {
+    fn finish(mut self) -> Vec<Vec<Hit>> {
+        let kept = std::mem::take(&mut self.kept);
+        if !kept.is_empty() {
+            self.tile(TileRows::List(&kept));
+        }
         self.topk.into_iter().map(TopK::into_sorted).collect()
     }
 }
@@ -309,6 +327,12 @@ mod tests {
         let expected = search(tier, queries, codes, 20, None, 1);
         for threads in [2, 3, 8] {
             assert_eq!(search(tier, queries, codes, 20, None, threads), expected, "{threads} threads");
+        }
+        for percent in [1, 50] {
+            let mask: Vec<bool> = bytes(2 * codes.len(), 7).chunks(2).map(|b| b[0] * 16 + b[1] < percent * 2).collect();
+            let expected = search(tier, queries, codes, 20, Some(&mask), 1);
+            assert_eq!(naive(Codes::new(queries.row(299), 16), codes, 20, Some(&mask))[0], expected[299]);
+            assert_eq!(search(tier, queries, codes, 20, Some(&mask), 3), expected, "{percent} % of the rows");
         }
         for row in [0, 123, 299] {
             let query = Codes::new(queries.row(row), 16);

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from jv5kit.retrieval import search
     from jv5kit.types import Document, Hit
 
+    __version__: str
+
 __all__ = [
     "Document",
     "Encoder",
@@ -44,17 +46,19 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:
+    # A type checker sees the imports above; with a __getattr__ it would let every misspelled name pass.
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
 
-        value: Any = version("jv5kit")
-    elif name in _MODULES:
-        value = getattr(importlib.import_module(f"jv5kit.{_MODULES[name]}"), name)
-    else:
-        raise AttributeError(f"module 'jv5kit' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+            value: Any = version("jv5kit")
+        elif name in _MODULES:
+            value = getattr(importlib.import_module(f"jv5kit.{_MODULES[name]}"), name)
+        else:
+            raise AttributeError(f"module 'jv5kit' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

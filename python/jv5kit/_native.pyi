@@ -8,7 +8,9 @@ __all__: Final = [
     "crc32c",
     "damaged_block",
     "hamming_search",
+    "mixed_products",
     "quantize_binary",
+    "quantize_rows",
     "simd_tier",
     "truncate",
 ]
@@ -28,6 +30,15 @@ def hamming_search(
     mask: NDArray[np.bool_] | None,
     threads: int | None,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
+def mixed_products(
+    queries: NDArray[np.float32],
+    rows: NDArray[np.int8],
+    query_numbers: NDArray[np.int64],
+    row_numbers: NDArray[np.int64],
+) -> NDArray[np.float32]: ...
 def quantize_binary(embeddings: NDArray[np.float32]) -> NDArray[np.uint8]: ...
+def quantize_rows(
+    embeddings: NDArray[np.float32],
+) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.uint8]]: ...
 def simd_tier() -> tuple[str, bool, list[str]]: ...
 def truncate(embeddings: NDArray[np.float32], dim: int) -> NDArray[np.float32]: ...

@@ -146,6 +146,8 @@ def _batches(source: Source, rows_before: int, skip: Callable[[InputError], None
             batch = list(islice(documents, len(embeddings)))
             if len(batch) < len(embeddings):
                 raise InputError(f"there are {count} embeddings, but only {start + len(batch)} documents")
+            if start + len(batch) == count and next(documents, None) is not None:
+                raise InputError(f"there are only {count} embeddings, but more documents")
         else:
             numbers = range(start, start + len(embeddings))
             ids = (
@@ -153,8 +155,6 @@ def _batches(source: Source, rows_before: int, skip: Callable[[InputError], None
             )
             batch = [Document(identifier, "") for identifier in ids]
         yield start, batch, embeddings
-    if documents is not None and next(documents, None) is not None:
-        raise InputError(f"there are only {count} embeddings, but more documents")
 
 
 def _documents(

@@ -37,11 +37,9 @@ class Index:
 
     def __init__(self, path: Path, catalog: Catalog) -> None:
         self.path = path
-        self._catalog = catalog
         self._lock = threading.Lock()
         self._encoder: Encoder | None = None
-        self._snapshot: _Snapshot
-        self._load()
+        self._snapshot = _open_snapshot(path, catalog)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -184,7 +182,8 @@ class Index:
             )
         self._encoder = encoder
 
-    # A str is a Sequence[str] as well; the first signature that fits counts.
+    # A str is a Sequence[str] as well; the first signature that fits counts. An array's type does not say whether it is
+    # one embedding or several.
     @overload
     def search(  # type: ignore[overload-overlap]
         self, queries: str, top_k: int = ..., *, oversample: int = ...
@@ -194,7 +193,7 @@ class Index:
     def search(self, queries: Sequence[str], top_k: int = ..., *, oversample: int = ...) -> list[list[Hit]]: ...
 
     @overload
-    def search(self, queries: ArrayLike, top_k: int = ..., *, oversample: int = ...) -> list[Hit] | list[list[Hit]]: ...
+    def search(self, queries: ArrayLike, top_k: int = ..., *, oversample: int = ...) -> Any: ...
 
     def search(self, queries: Any, top_k: int = 10, *, oversample: int = 4) -> list[Hit] | list[list[Hit]]:
         """Find the documents nearest to each query.
@@ -218,7 +217,7 @@ class Index:
         snapshot = self._snapshot
         embeddings, single = self._query_embeddings(queries)
         scores, rows = scan(snapshot.segments, snapshot.state.settings, embeddings, top_k, oversample)
-        documents = self._catalog.documents(np.unique(rows).tolist())
+        documents = snapshot.catalog.documents(np.unique(rows).tolist())
         results = [
             [_hit(documents[row], score) for score, row in zip(*pair, strict=True)]
             for pair in zip(scores.tolist(), rows.tolist(), strict=True)
@@ -228,15 +227,15 @@ class Index:
     def refresh(self) -> bool:
         """Take up the newest state, if there is a new one; returns whether there was."""
         with self._lock:
-            version = self._catalog.version()
+            catalog = self._snapshot.catalog
+            version = catalog.version()
             if version == self._snapshot.version:
                 return False
             if version[1] != self._snapshot.version[1]:
-                # The index was replaced by another one.
-                self._catalog.close()
-                self._catalog = Catalog(self.path)
+                # The index was replaced by another one. A search under way in another thread still holds the old one.
+                catalog = Catalog(self.path)
                 self._encoder = None
-            self._load()
+            self._snapshot = _open_snapshot(self.path, catalog)
             return True
 
     def __len__(self) -> int:
@@ -245,7 +244,7 @@ class Index:
 
     def close(self) -> None:
         """Close the files."""
-        self._catalog.close()
+        self._snapshot.catalog.close()
 
     def __enter__(self) -> Self:
         """The index is open from its making on."""
@@ -254,25 +253,6 @@ class Index:
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
-
-    def _load(self) -> None:
-        """Open the segments of the newest state."""
-        while True:
-            version = self._catalog.version()
-            state = self._catalog.state()
-            specs = tensor_specs(state.settings)
-            try:
-                segments = [
-                    Segment(self.path / SEGMENTS / entry.file_name, entry.first_row, entry.rows, entry.checksum, specs)
-                    for entry in state.segments
-                ]
-            except IndexDamagedError:
-                # A writer may have merged the segments between the reading of their names and their opening.
-                if self._catalog.version() != version:
-                    continue
-                raise
-            self._snapshot = _Snapshot(version, state, segments)
-            return
 
     def _query_embeddings(self, queries: Any) -> tuple[NDArray[np.float32], bool]:
         """Query embeddings ``(q, dim)`` of unit length, and whether a single query was given."""
@@ -300,9 +280,29 @@ class Index:
 class _Snapshot:
     """One state of an index, open."""
 
+    catalog: Catalog
     version: tuple[int, int]
     state: State
     segments: list[Segment]
+
+
+def _open_snapshot(folder: Path, catalog: Catalog) -> _Snapshot:
+    """The newest state of an index, its segments open."""
+    while True:
+        version = catalog.version()
+        state = catalog.state()
+        specs = tensor_specs(state.settings)
+        try:
+            segments = [
+                Segment(folder / SEGMENTS / entry.file_name, entry.first_row, entry.rows, entry.checksum, specs)
+                for entry in state.segments
+            ]
+        except IndexDamagedError:
+            # A writer may have merged the segments between the reading of their names and their opening.
+            if catalog.version() != version:
+                continue
+            raise
+        return _Snapshot(catalog, version, state, segments)
 
 
 def _hit(document: Document, score: float) -> Hit:

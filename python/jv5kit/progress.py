@@ -66,5 +66,5 @@ def _rich_progress(unit: str) -> Progress:
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
-        console=Console(stderr=True, force_terminal=True if not sys.stderr.isatty() else None),
+        console=Console(stderr=True),
     )

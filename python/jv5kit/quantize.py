@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def quantize_embeddings(embeddings: ArrayLike, precision: Literal["ubinary"] = "ubinary") -> NDArray[np.uint8]:
-    """One bit a dimension: ``np.packbits(x > 0, axis=-1)``, the layout of sentence-transformers and FAISS.
+    """One bit a dimension: ``np.packbits(x > 0, axis=-1)``, the layout of sentence-transformers.
+
+    Binary indexes, FAISS's among them, take such codes as they are. (``faiss.real_to_binary`` packs the bits of a byte
+    in the other order: codes of both kinds must not be mixed.)
 
     Args:
         embeddings: ``(n, dim)``, real numbers. 0, -0.0 and NaN give 0.
@@ -45,11 +48,8 @@ def quantize_rows(embeddings: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.f
     Raises:
         InputError: the shape is wrong.
     """
-    rows = as_rows(embeddings)
-    scales = np.abs(rows).max(axis=1, initial=0) / np.float32(127)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = np.where(scales[:, None] > 0, rows / scales[:, None], np.float32(0))
-    return np.rint(values).astype(np.int8), scales
+    values, scales, _ = _native.quantize_rows(as_rows(embeddings))
+    return values, scales
 
 
 def hamming_search(
@@ -92,6 +92,5 @@ def hamming_search(
         if mask.dtype != np.bool_ or mask.ndim != 1:
             raise InputError(f"mask is {mask.dtype} of shape {mask.shape}; it must be bool (n,)")
         mask = np.ascontiguousarray(mask)
-    # More than there are rows is all of them, however much more.
-    top_k = min(top_k, max(1, len(codes)))
-    return _native.hamming_search(np.ascontiguousarray(query_codes), codes, top_k, mask, threads)
+    # No more hits than rows, however large a number is asked for.
+    return _native.hamming_search(np.ascontiguousarray(query_codes), codes, min(top_k, len(codes) + 1), mask, threads)

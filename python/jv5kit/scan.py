@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jv5kit.quantize import hamming_search, quantize_embeddings, quantize_rows
+from jv5kit import _native
+from jv5kit.quantize import hamming_search, quantize_embeddings
 from jv5kit.storage.segments import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = 16384
 """Rows of a float32 segment that are compared at a time."""
-
-_GATHER_VALUES = 4 << 20
-"""Values of candidates that are gathered at a time, which bounds memory for many queries."""
 
 
 def tensor_specs(settings: Settings) -> list[TensorSpec]:
@@ -45,8 +43,8 @@ def tensors(settings: Settings, embeddings: NDArray[np.float32]) -> dict[str, ND
     """The tensors of embeddings that have the index's dimension and unit length."""
     if settings.precision == "float32":
         return {"embeddings": embeddings}
-    rows, scales = quantize_rows(embeddings)
-    return {"codes": quantize_embeddings(embeddings), "rows": rows, "scales": scales}
+    rows, scales, codes = _native.quantize_rows(embeddings)
+    return {"codes": codes, "rows": rows, "scales": scales}
 
 
 def scan(
@@ -93,25 +91,15 @@ def _code_candidates(segments: Sequence[Segment], queries: NDArray[np.float32], 
 def _rescore(segments: Sequence[Segment], queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Float query · int8 row · its scale, for each candidate."""
     scores = np.empty(rows.shape, np.float32)
-    dim = queries.shape[1]
-    step = max(1, _GATHER_VALUES // max(1, rows.shape[1] * dim))
-    for start in range(0, len(queries), step):
-        part = slice(start, start + step)
-        for segment, within in _by_segment(segments, rows[part]):
-            local = rows[part][within] - segment.first_row
-            # Which query each candidate belongs to: candidates of a segment are taken together, whatever their query.
-            of_query = np.nonzero(within)[0]
-            values = segment.gather("rows", local).astype(np.float32)
-            products = np.einsum("ij,ij->i", queries[part][of_query], values)
-            scores[part][within] = products * segment.gather("scales", local)
-    return scores
-
-
-def _by_segment(segments: Sequence[Segment], rows: NDArray[np.int64]) -> Iterator[tuple[Segment, NDArray[np.bool_]]]:
     for segment in segments:
         within = (rows >= segment.first_row) & (rows < segment.first_row + segment.rows)
-        if within.any():
-            yield segment, within
+        # The pairs of a segment are scored together, whatever their queries.
+        local = rows[within] - segment.first_row
+        if len(local):
+            values, scales = (segment.rows_of(name, local) for name in ("rows", "scales"))
+            of_query = np.ascontiguousarray(np.nonzero(within)[0])
+            scores[within] = _native.mixed_products(queries, values, of_query, local) * scales[local]
+    return scores
 
 
 def _float_candidates(segments: Sequence[Segment], queries: NDArray[np.float32], top_k: int) -> Found:

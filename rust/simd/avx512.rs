@@ -4,7 +4,13 @@ use std::arch::x86_64::*;
 
 use super::Tier;
 use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, TileRows, code_words};
+use crate::quantize;
+use crate::rescore;
 use crate::topk::TopK;
+use crate::truncate;
+
+/// Rows ahead of those that are packed that are asked for, where a mask scatters them.
+const GATHER_AHEAD: usize = 64;
 
 pub(super) static TIER: Tier = Tier {
     name: "avx512",
@@ -15,6 +21,9 @@ pub(super) static TIER: Tier = Tier {
             && std::is_x86_feature_detected!("avx512vpopcntdq")
     },
     sign_bits,
+    int8_values,
+    mixed_dot,
+    unit_length,
     lanes: 8,
     pack,
     scan,
@@ -154,16 +163,45 @@ unsafe fn scan(query: &[u64], tile: &Tile, topk: &mut TopK) {
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
     let zero = _mm512_setzero_ps();
-    for (values, code) in row.chunks(64).zip(out.chunks_mut(8)) {
+    let (blocks, rest) = row.as_chunks::<64>();
+    let (codes, rest_out) = out.split_at_mut(blocks.len() * 8);
+    // Whole blocks without masks and without a copy of unknown length, which would be a call.
+    for (values, code) in blocks.iter().zip(codes.as_chunks_mut::<8>().0) {
         let mut bits = 0u64;
-        for (i, part) in values.chunks(16).enumerate() {
-            let present = (1u32 << part.len()).wrapping_sub(1) as u16;
-            // SAFETY: masked lanes are not read.
-            let part = unsafe { _mm512_maskz_loadu_ps(present, part.as_ptr()) };
+        for (i, part) in values.as_chunks::<16>().0.iter().enumerate() {
+            _mm_prefetch::<_MM_HINT_T0>(part.as_ptr().cast::<i8>().wrapping_add(PREFETCH_BYTES));
+            // SAFETY: 16 values.
+            let part = unsafe { _mm512_loadu_ps(part.as_ptr()) };
             bits |= u64::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(part, zero)) << (16 * i);
         }
-        code.copy_from_slice(&reverse_bits_of_bytes(bits).to_le_bytes()[..code.len()]);
+        *code = reverse_bits_of_bytes(bits).to_le_bytes();
     }
+    if rest.is_empty() {
+        return;
+    }
+    let mut bits = 0u64;
+    for (i, part) in rest.chunks(16).enumerate() {
+        let present = (1u32 << part.len()).wrapping_sub(1) as u16;
+        // SAFETY: masked lanes are not read.
+        let part = unsafe { _mm512_maskz_loadu_ps(present, part.as_ptr()) };
+        bits |= u64::from(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(part, zero)) << (16 * i);
+    }
+    rest_out.copy_from_slice(&reverse_bits_of_bytes(bits).to_le_bytes()[..rest_out.len()]);
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
+    quantize::int8_values(row, values)
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn mixed_dot(query: &[f32], row: &[i8]) -> f32 {
+    rescore::mixed_dot(query, row)
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn unit_length(row: &[f32], out: &mut [f32]) {
+    truncate::unit_length(row, out);
 }
 
 #[inline(always)]
@@ -178,9 +216,21 @@ unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut [u64]) {
     let groups = rows.len() / 8;
     assert!(out.len() >= rows.len().div_ceil(8) * 8 * words, "the tile is too small");
     for (group, out) in out.chunks_exact_mut(8 * words).take(groups).enumerate() {
-        let ahead = codes.as_ptr().wrapping_add(rows.get(group * 8) * bytes + PREFETCH_BYTES);
-        for line in (0..8 * bytes).step_by(64) {
-            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
+        match rows {
+            TileRows::Range { start, .. } => {
+                let ahead = codes.as_ptr().wrapping_add((start + group * 8) * bytes + PREFETCH_BYTES);
+                for line in (0..8 * bytes).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line).cast());
+                }
+            }
+            // Rows that lie apart: no hardware sees them coming.
+            TileRows::List(rows) => {
+                for &row in rows.iter().skip(group * 8 + GATHER_AHEAD).take(8) {
+                    for line in (0..bytes).step_by(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(codes.as_ptr().wrapping_add(row * bytes + line).cast());
+                    }
+                }
+            }
         }
         let row: [*const u8; 8] =
             std::array::from_fn(|lane| codes[rows.get(group * 8 + lane) * bytes..][..bytes].as_ptr());

@@ -5,6 +5,8 @@
 //! silent fall-back. To add a tier: a file that ends in a `pub(super) static TIER: Tier`, and its row in [`TIERS`].
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod popcnt;
@@ -24,6 +26,8 @@ static TIERS: &[&Tier] = &[
     #[cfg(target_arch = "x86_64")]
     &popcnt::TIER,
     #[cfg(target_arch = "x86_64")]
+    &avx2::TIER,
+    #[cfg(target_arch = "x86_64")]
     &avx512::TIER,
 ];
 
@@ -39,6 +43,12 @@ pub struct Tier {
     pub(crate) available: fn() -> bool,
     /// Sign bits of one row of floats: `(row, code)`, see [`mod@crate::quantize`].
     pub(crate) sign_bits: unsafe fn(&[f32], &mut [u8]),
+    /// Symmetric int8 values of one row, and its scale: `(row, values) → scale`, see [`mod@crate::quantize`].
+    pub(crate) int8_values: unsafe fn(&[f32], &mut [i8]) -> f32,
+    /// Dot product of a float32 and an int8 vector of the same length, see [`crate::rescore`].
+    pub(crate) mixed_dot: unsafe fn(&[f32], &[i8]) -> f32,
+    /// One row at unit length: `(row, out)`, of the same length, see [`mod@crate::truncate`].
+    pub(crate) unit_length: unsafe fn(&[f32], &mut [f32]),
     /// Codes in a group of a packed tile.
     pub(crate) lanes: usize,
     /// Pack codes into a tile: `(codes, code bytes, rows, words)`, see [`crate::hamming`].

@@ -3,10 +3,22 @@
 use super::Tier;
 use crate::hamming::{self, Lanes, Tile, TileRows};
 use crate::quantize;
+use crate::rescore;
 use crate::topk::TopK;
+use crate::truncate;
 
-pub(super) static TIER: Tier =
-    Tier { name: "scalar", needs: "nothing", available: || true, sign_bits, lanes: 1, pack, scan };
+pub(super) static TIER: Tier = Tier {
+    name: "scalar",
+    needs: "nothing",
+    available: || true,
+    sign_bits,
+    int8_values,
+    mixed_dot,
+    unit_length,
+    lanes: 1,
+    pack,
+    scan,
+};
 
 // SAFETY: plain integer operations, on every processor.
 unsafe impl Lanes for u64 {
@@ -71,6 +83,18 @@ unsafe impl Lanes for u64 {
 
 unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
     quantize::sign_bits(row, out);
+}
+
+unsafe fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
+    quantize::int8_values(row, values)
+}
+
+unsafe fn mixed_dot(query: &[f32], row: &[i8]) -> f32 {
+    rescore::mixed_dot(query, row)
+}
+
+unsafe fn unit_length(row: &[f32], out: &mut [f32]) {
+    truncate::unit_length(row, out);
 }
 
 unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut [u64]) {

@@ -20,6 +20,8 @@ app = typer.Typer(
     help="Text embeddings all the way into a fast index.",
     no_args_is_help=True,
     add_completion=False,
+    # Plain text: brackets in a help text would be taken for markup.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

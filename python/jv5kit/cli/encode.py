@@ -26,11 +26,13 @@ def encode(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="X.npy", help="[default: standard output, one JSON array a line]"),
+        typer.Option(
+            "-o", "--output", metavar="X.npy", help="A new file (default: standard output, one JSON array a line)."
+        ),
     ] = None,
     binary: Binary = False,
     precision: Annotated[
-        str | None, typer.Option("--precision", metavar="float32|ubinary", help="[default: float32]")
+        str | None, typer.Option("--precision", metavar="float32|ubinary", help="What to write (default: float32).")
     ] = None,
     dim: Dim = None,
     model: Model = None,

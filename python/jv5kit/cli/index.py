@@ -21,11 +21,11 @@ def index(
     documents: Documents = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="The index. [default: the input's name with .jv5, here]"),
+        typer.Option("-o", "--output", metavar="DIR", help="The index (default: the input's name with .jv5, here)."),
     ] = None,
     binary: Binary = False,
     precision: Annotated[
-        str | None, typer.Option("--precision", metavar="ubinary|float32", help="How to store. [default: ubinary]")
+        str | None, typer.Option("--precision", metavar="ubinary|float32", help="How to store (default: ubinary).")
     ] = None,
     dim: Dim = None,
     model: Model = None,

@@ -13,7 +13,7 @@ from jv5kit.cli.options import Json, Model
 
 
 def info(
-    index: Annotated[Path | None, typer.Argument(metavar="[INDEX]", help="An index.", show_default=False)] = None,
+    index: Annotated[Path | None, typer.Argument(metavar="INDEX", help="An index.", show_default=False)] = None,
     model: Model = None,
     json: Json = False,
 ) -> None:

@@ -26,7 +26,8 @@ def search(
         str, typer.Argument(metavar="QUERY", help="A text; - reads queries from standard input, one a line.")
     ],
     index: Annotated[
-        Path | None, typer.Option("--index", "-i", metavar="DIR", help="[default: the only *.jv5 in this folder]")
+        Path | None,
+        typer.Option("--index", "-i", metavar="DIR", help="An index (default: the only *.jv5 in this folder)."),
     ] = None,
     top_k: Annotated[int, typer.Option("-k", "--top-k", metavar="N", help="Hits for each query.")] = 10,
     oversample: Annotated[

@@ -244,7 +244,13 @@ class Catalog:
 def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
     mode = "rw" if write else "ro"
     if not write and not os.access(path.parent, os.W_OK):
-        # A reader of a WAL database writes a shared-memory file beside it; where it may not, nobody else writes either.
+        # A reader of a WAL database writes a shared-memory file beside it. Where it may not, it reads the file alone,
+        # which has everything once the last writer closed it.
+        wal = path.with_name(f"{path.name}-wal")
+        if wal.exists() and wal.stat().st_size:
+            raise Jv5kitError(
+                f"{path.parent} cannot be written, and its writer did not close it: open it once elsewhere"
+            )
         mode = "ro&immutable=1"
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False

@@ -149,8 +149,8 @@ class Segment:
         self._verify(name, None)
         return self._view(name)
 
-    def gather(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Some rows of a tensor (numbers within the segment, any shape), verified: ``rows.shape + row shape``."""
+    def rows_of(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """A whole tensor ``(rows, …)``, of which only some rows (numbers within the segment) are verified."""
         first = rows.ravel() * self._specs[name].row_bytes
         last = first + self._specs[name].row_bytes - 1
         touched = np.concatenate([first, last]) // BLOCK_BYTES[name]
@@ -158,8 +158,7 @@ class Segment:
         # A row longer than a block has blocks between its first and its last.
         between = [first // BLOCK_BYTES[name] + i for i in range(1, int(span))]
         self._verify(name, np.unique(np.concatenate([touched, *between])))
-        taken: NDArray[Any] = self._view(name)[rows]
-        return taken
+        return self._view(name)
 
     def _view(self, name: str) -> NDArray[Any]:
         spec = self._specs[name]

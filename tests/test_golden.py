@@ -1,0 +1,70 @@
+"""Every past format of the index opens, and answers as it did when it was written.
+
+A new format gets a new folder beside these; the old ones are never written again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from jv5kit import Index
+from jv5kit.scan import tensor_specs
+from jv5kit.storage.catalog import FORMAT
+from jv5kit.storage.writer import Writer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+GOLDEN = Path(__file__).parent / "golden"
+PRECISIONS = ("ubinary", "float32")
+
+
+def golden_embeddings() -> NDArray[np.float32]:
+    """Rows from integers alone, so that no change of a random generator moves them."""
+    values = np.arange(40 * 16, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(2**32)
+    return (values.astype(np.float64) / 2**31 - 1).reshape(40, 16).astype(np.float32)
+
+
+def answers(folder: Path) -> list[list[dict[str, object]]]:
+    with Index.open(folder) as index:
+        return [[hit.to_dict() for hit in hits] for hits in index.search(golden_embeddings()[::7], 3)]
+
+
+def write_golden() -> None:
+    """Write this version's format; run once for each, by hand: ``python tests/test_golden.py``."""
+    for precision in PRECISIONS:
+        folder = GOLDEN / f"{precision}-{FORMAT}"
+        documents = [
+            {"id": f"d{i}", "text": f"document {i} ✓", "title": f"T{i}" if i % 2 else None, "n": i} for i in range(40)
+        ]
+        index = Index.build(folder, documents[:30], embeddings=golden_embeddings()[:30], dim=8, precision=precision)  # type: ignore[arg-type]
+        index.add(documents[30:], embeddings=golden_embeddings()[30:])
+        index.close()
+        (GOLDEN / f"{precision}-{FORMAT}.json").write_text(json.dumps(answers(folder), indent=1) + "\n")
+        # The last connection to close takes what is in the write-ahead log into the file.
+        Writer.open(folder, tensor_specs).close()
+        (folder / "lock").unlink()
+
+
+@pytest.mark.parametrize("expected", sorted(GOLDEN.glob("*.json")), ids=lambda path: path.stem)
+def test_a_past_format_answers_as_it_did(expected: Path, tmp_path: Path) -> None:
+    folder = tmp_path / expected.stem
+    shutil.copytree(expected.with_suffix(""), folder)
+    for hits, before in zip(answers(folder), json.loads(expected.read_text()), strict=True):
+        for hit, old in zip(hits, before, strict=True):
+            assert hit.pop("score") == pytest.approx(old.pop("score"), abs=1e-6)
+            assert hit == old
+
+
+def test_this_format_has_a_golden_copy() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.json")} >= {f"{precision}-{FORMAT}" for precision in PRECISIONS}
+
+
+if __name__ == "__main__":
+    write_golden()

@@ -1,0 +1,77 @@
+"""The README shows what is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from typer.testing import CliRunner
+
+from jv5kit import _native, retrieval
+from jv5kit.cli import app
+
+if TYPE_CHECKING:
+    import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_table_is_what_the_bench_printed() -> None:
+    shown = README.split("<!-- bench -->")[1].split("<!-- end of bench -->")[0]
+    newest = max((ROOT / "benches" / "results").glob("*.md"))
+    assert shown.strip() == newest.read_text(encoding="utf-8").strip()
+
+
+def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JV5KIT_MODEL", raising=False)
+    asks, builds = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(builds, names)
+    assert [hit.id for hit in names["hits"]] == ["swift"]  # type: ignore[attr-defined]
+    exec(asks, {})
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"0\.\d{3}  emperor  Emperor penguins huddle .*", first)
+    assert "swift" in second
+    retrieval._open.clear()
+
+
+def test_it_has_every_command_and_tier() -> None:
+    printed = CliRunner().invoke(app, ["--help"]).output
+    commands = re.findall(r"^  (\w+)  ", printed.partition("Commands:")[2], re.MULTILINE)
+    assert {"index", "search", "encode", "info"} == set(commands)
+    for command in commands:
+        assert f"`jv5kit {command}" in README
+    for tier in _native.simd_tier()[2]:
+        assert f"`{tier}`" in README
+
+
+def test_every_option_it_names_exists() -> None:
+    runner = CliRunner()
+    printed = "".join(
+        runner.invoke(app, [command, "--help"]).output for command in ("index", "search", "encode", "info")
+    )
+    shell = "".join(re.findall(r"`jv5kit[^`]*`|^\$ .*$", README, re.MULTILINE))
+    named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", shell))
+    assert named
+    assert {option for option in named if option not in printed} == set()
+
+
+def test_every_variable_it_names_is_read() -> None:
+    sources = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("python", "rust")
+        for path in (ROOT / folder).rglob("*.[pr][ys]")
+    )
+    for variable in set(re.findall(r"JV5KIT_\w+", README)):
+        assert f'"{variable}"' in sources, variable
+
+
+def test_its_first_lines_are_the_two_commands() -> None:
+    assert README.splitlines()[:5][2:] == [
+        "```sh",
+        "make demo   # index the documentation of Python's standard library on this machine, and ask it something",
+        "make test   # every test, Rust and Python",
+    ]
