@@ -114,6 +114,11 @@ def _parse(line: bytes, number: int, origin: str) -> Document:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise ValueError(f"the JSON is nested deeper than {MAX_DEPTH}") from None
+    except ValueError as error:
+        # Python's own limit, against numbers that take minutes to read.
+        if "integer string conversion" in str(error):
+            raise ValueError(f"a number has more than {sys.get_int_max_str_digits()} digits") from None
+        raise
     if not isinstance(record, dict):
         raise ValueError(f"not a JSON object, but {_kind(record)}")
     if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(record) > MAX_DEPTH:
@@ -136,7 +141,7 @@ def document_from_record(record: Mapping[str, Any], default_id: str, origin: str
     identifier = rest.pop(key, default_id)
     if isinstance(identifier, bool) or not isinstance(identifier, str | int):
         raise ValueError(f"'{key}' must be a string or a whole number, but is {_kind(identifier)}")
-    document = Document(str(identifier), text, title or None, rest, origin)
+    document = Document(str(identifier), text, None if title == "" else title, rest, origin)
     check_document(document)
     return document
 

@@ -26,7 +26,9 @@ def as_rows(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np.float
         raise InputError(f"{name} has shape {array.shape}; it must have two dimensions, (n, dim)")
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} has dtype {array.dtype}; it must hold real numbers")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    # What is beyond float32 becomes an infinity, which is refused by name where it matters.
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def check_rows(embeddings: NDArray[np.float32], dim: int, first_row: int = 0, name: str = "embeddings") -> None:
@@ -76,7 +78,7 @@ class EmbeddingsFile:
             raise InputError(f"cannot read {path}: {error.strerror}") from None
         except ValueError as error:
             raise InputError(f"{path} is no .npy file: {error}") from None
-        if len(self.shape) != 2 or self.dtype.kind not in "fiu" or fortran_order:
+        if len(self.shape) != 2 or min(self.shape) < 0 or self.dtype.kind not in "fiu" or fortran_order:
             order = "Fortran" if fortran_order else "C"
             raise InputError(
                 f"{path} holds {self.dtype} of shape {self.shape} in {order} order; it must be real (n, dim) in C order"

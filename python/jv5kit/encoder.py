@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -147,11 +148,12 @@ class Encoder:
         Raises:
             InputError: an argument is wrong.
         """
-        dim = self._check(inputs, batch_size, precision, truncate_dim)
+        dim = self._check(batch_size, precision, truncate_dim)
         if prompt is None:
             prompts = self.checkpoint.prompts
             prompt = named_prompt(prompts, prompt_name, self.checkpoint.default_prompt_name)
-        texts = [inputs] if isinstance(inputs, str) else inputs
+        _check_text("prompt", prompt)
+        texts = _texts(inputs)
         if show_progress_bar is None and len(texts) < TEXTS_WORTH_A_BAR:
             show_progress_bar = False
         embeddings = np.empty((len(texts), self.dim), np.float32)
@@ -205,14 +207,8 @@ class Encoder:
             options["prompt"] = prompt
         return self.encode(inputs, task=task, **options)
 
-    def _check(
-        self, inputs: str | Sequence[str], batch_size: int | None, precision: str, truncate_dim: int | None
-    ) -> int:
+    def _check(self, batch_size: int | None, precision: str, truncate_dim: int | None) -> int:
         """The dimension of the result, after the arguments were found right."""
-        if not isinstance(inputs, str):
-            for i, text in enumerate(inputs):
-                if not isinstance(text, str):
-                    raise InputError(f"inputs[{i}] is {type(text).__name__}; every input must be a string")
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size={batch_size}; it must be at least 1")
         if precision not in ("float32", "ubinary"):
@@ -222,11 +218,11 @@ class Encoder:
             raise InputError(f"truncate_dim={dim} is outside 1..{self.dim}, the model's dimensions")
         return dim
 
-    def _tokenize(self, texts: Sequence[str], prompt: str) -> tuple[list[list[int]], int]:
+    def _tokenize(self, texts: list[str], prompt: str) -> tuple[list[list[int]], int]:
         """Token ids of each text, and how many texts were cut to the context."""
-        if self.checkpoint.lower_case:
-            texts = [text.lower() for text in texts]
-        encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts] if prompt else list(texts))
+        if prompt:
+            texts = [prompt + text for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(texts)
         # A tokenizer without special tokens makes nothing of an empty text; a model needs one token at least.
         tokens = [encoding.ids or [self.checkpoint.pad_token_id] for encoding in encodings]
         return tokens, sum(1 for encoding in encodings if encoding.overflowing)
@@ -252,6 +248,28 @@ class Encoder:
         if normalize:
             return truncate_embeddings(embeddings, dim)
         return np.ascontiguousarray(embeddings[:, :dim])
+
+
+def _texts(inputs: object) -> list[str]:
+    """The inputs as a list, each found to be a text."""
+    if isinstance(inputs, str):
+        _check_text("inputs", inputs)
+        return [inputs]
+    if isinstance(inputs, bytes | bytearray) or not isinstance(inputs, Iterable):
+        raise InputError(f"inputs is {type(inputs).__name__}; it must be a string or a sequence of strings")
+    texts = list(inputs)
+    for i, text in enumerate(texts):
+        _check_text(f"inputs[{i}]", text)
+    return texts
+
+
+def _check_text(name: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"{name} is {type(text).__name__}; it must be a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{name} has half of a surrogate pair, which is no character") from None
 
 
 @dataclass(slots=True)
@@ -298,7 +316,7 @@ def _count_cut(cut: int, total: int, max_tokens: int) -> None:
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, normalizers
 
     try:
         tokenizer: Tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer_file))
@@ -307,12 +325,16 @@ def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         raise ModelNotFoundError(
             f"model {checkpoint.name!r}: {checkpoint.tokenizer_file} cannot be read: {error}"
         ) from None
+    if checkpoint.lower_case:
+        # Before the tokenizer's own, and after special tokens were found: "[SEP]" in a text stays one.
+        own = [tokenizer.normalizer] if tokenizer.normalizer is not None else []
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
     tokenizer.no_padding()
     tokenizer.enable_truncation(checkpoint.max_tokens)
     return tokenizer
 
 
-_shared: dict[str, Encoder] = {}
+_shared: dict[str, tuple[str, Encoder]] = {}
 _shared_lock = threading.Lock()
 
 
@@ -323,7 +345,11 @@ def shared_encoder(model: str | os.PathLike[str] | None) -> Encoder:
         ModelNotFoundError, MissingExtraError: as :meth:`Encoder.from_pretrained`.
     """
     checkpoint = load_checkpoint(model)
+    fingerprint = checkpoint.fingerprint()
     with _shared_lock:
-        if checkpoint.name not in _shared:
-            _shared[checkpoint.name] = Encoder.from_pretrained(checkpoint.name)
-        return _shared[checkpoint.name]
+        loaded, encoder = _shared.get(checkpoint.name, (None, None))
+        if encoder is None or loaded != fingerprint:
+            # A folder may hold another model by now.
+            encoder = Encoder.from_pretrained(checkpoint.name)
+            _shared[checkpoint.name] = fingerprint, encoder
+        return encoder

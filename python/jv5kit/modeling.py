@@ -46,16 +46,22 @@ class TorchBackend:
         logging.getLogger("transformers").setLevel(logging.ERROR)
         _silence_loading_bar()
         try:
-            model = auto_model.from_pretrained(
+            model, loaded = auto_model.from_pretrained(
                 checkpoint.folder,
                 dtype=torch.float32,
                 trust_remote_code=False,
                 use_safetensors=True,
                 local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelNotFoundError(f"model {checkpoint.name!r} cannot be loaded: {str(error).strip()}") from error
+        # A damaged file, a config that does not fit, an architecture that needs a package: each has a class of its own.
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ModelNotFoundError(f"model {checkpoint.name!r} cannot be loaded: {reason}") from error
+        _check_complete(checkpoint.name, loaded)
         self._model = model.to(self._device).eval()
+        self._vocabulary = int(model.get_input_embeddings().num_embeddings)
 
     @property
     def device(self) -> str:
@@ -71,6 +77,11 @@ class TorchBackend:
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
+        if ids.max() >= self._vocabulary:
+            raise ModelNotFoundError(
+                f"model {self._checkpoint.name!r}: its tokenizer gives the token {ids.max()}, but its vocabulary ends "
+                f"at {self._vocabulary - 1}; the two do not belong together"
+            )
         with torch.inference_mode():
             attention_mask = torch.from_numpy(mask).to(self._device)
             states = self._model(
@@ -101,6 +112,17 @@ def _import_torch() -> tuple[Any, Any]:
             f"encoding needs torch and transformers ({error.name} is missing): pip install 'jv5kit[torch]'"
         ) from None
     return torch, AutoModel
+
+
+def _check_complete(name: str, loaded: dict[str, Any]) -> None:
+    """Refuse weights that transformers would draw at random. The pooler is: its output is not used."""
+    missing = sorted(key for key in loaded["missing_keys"] if "pooler" not in key.split("."))
+    # With the name come the two shapes.
+    mismatched = sorted(key if isinstance(key, str) else key[0] for key in loaded["mismatched_keys"])
+    for keys, problem in ((missing, "lack"), (mismatched, "have another shape than config.json says for")):
+        if keys:
+            others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise ModelNotFoundError(f"model {name!r} cannot be loaded: its weights {problem} {keys[0]}{others}")
 
 
 def _silence_loading_bar() -> None:

@@ -50,7 +50,7 @@ class Checkpoint:
         pooling: how token states become one embedding.
         normalize: whether the model itself ends in unit length.
         lower_case: whether texts are lower-cased before they are tokenized.
-        prompts: prompts by name; empty if the model has none.
+        prompts: prompts by name, some or all of which may be empty.
         default_prompt_name: the prompt of texts for which none is named.
         pad_token_id: id that fills up a batch.
     """
@@ -100,14 +100,26 @@ def load_checkpoint(model: str | os.PathLike[str] | None) -> Checkpoint:
         ModelNotFoundError: there is no such model, or its folder is not one that can be read; the message says why.
     """
     name = os.fspath(model) if model is not None else os.environ.get("JV5KIT_MODEL") or DEFAULT_MODEL
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _read_folder(folder.resolve(), str(folder.resolve()))
+    folder = _folder_named(name)
+    if folder is not None:
+        return _read_folder(folder, str(folder))
     if name == DEFAULT_MODEL:
         return _read_folder(_default_model_folder(), name)
     if not _HUB_ID.fullmatch(name):
         raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id (ORGANIZATION/NAME)")
     return _read_folder(_download(name), name)
+
+
+def _folder_named(name: str) -> Path | None:
+    """The folder of that name, if there is one."""
+    if not name:
+        raise ModelNotFoundError("the name of the model is empty; name a folder or a hub id")
+    try:
+        folder = Path(name).expanduser()
+        return folder.resolve() if folder.is_dir() else None
+    # A name too long for a file, a NUL in it, a folder that may not be looked into, or the home of nobody.
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id: {error}") from None
 
 
 def _default_model_folder() -> Path:
@@ -138,36 +150,45 @@ def _download(name: str) -> Path:
 
 
 def _read_folder(folder: Path, name: str) -> Checkpoint:
-    modules = _read_json(folder / "modules.json", name, missing_ok=True)
-    if modules is None:
+    if not (folder / "modules.json").exists():
         return _checkpoint(folder, folder, name, pooling="mean", normalize=False)
     pooling: Pooling = "mean"
     normalize = False
     transformer = folder
-    for module in modules:
+    for kind, path in _read_modules(folder / "modules.json", name):
         # The last word of the type is the same in every version: sentence_transformers.models.Pooling,
         # sentence_transformers.sentence_transformer.modules.pooling.Pooling.
-        kind = str(module.get("type", "")).rpartition(".")[2]
-        if kind == "Transformer":
-            transformer = folder / module.get("path", "")
-        elif kind == "Pooling":
-            pooling = _read_pooling(folder / module.get("path", "") / "config.json", name)
-        elif kind == "Normalize":
-            normalize = True
-        else:
-            raise ModelNotFoundError(
-                f"model {name!r} has a module {module.get('type')!r}, which jv5kit cannot run; "
-                "it knows Transformer, Pooling and Normalize"
-            )
+        match kind.rpartition(".")[2]:
+            case "Transformer":
+                transformer = folder / path
+            case "Pooling":
+                pooling = _read_pooling(folder / path / "config.json", name)
+            case "Normalize":
+                normalize = True
+            case _:
+                raise ModelNotFoundError(
+                    f"model {name!r} has a module {kind!r}, which jv5kit cannot run; "
+                    "it knows Transformer, Pooling and Normalize"
+                )
     return _checkpoint(folder, transformer, name, pooling=pooling, normalize=normalize)
 
 
+def _read_modules(path: Path, name: str) -> list[tuple[str, str]]:
+    """Type and folder of each module."""
+    modules = _read_json(path, name)
+    if isinstance(modules, list) and modules and all(isinstance(module, dict) for module in modules):
+        read = [(module.get("type"), module.get("path", "")) for module in modules]
+        if all(isinstance(kind, str) and isinstance(path, str) for kind, path in read):
+            return read
+    raise ModelNotFoundError(f"model {name!r}: {path} is no list of modules, each with a type and a path")
+
+
 def _read_pooling(path: Path, name: str) -> Pooling:
-    config = _read_json(path, name)
+    config = _read_object(path, name)
     mode = config.get("pooling_mode")
     if mode is None:
         mode = [mode for flag, mode in _OLD_POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
-    modes: list[Any] = [mode] if isinstance(mode, str) else list(mode)
+    modes: list[Any] = mode if isinstance(mode, list) else [mode]
     if len(modes) != 1 or modes[0] not in get_args(Pooling):
         raise ModelNotFoundError(
             f"model {name!r} pools by {' + '.join(map(str, modes))}; jv5kit knows {', '.join(get_args(Pooling))}"
@@ -179,10 +200,10 @@ def _read_pooling(path: Path, name: str) -> Pooling:
 
 
 def _checkpoint(folder: Path, transformer: Path, name: str, *, pooling: Pooling, normalize: bool) -> Checkpoint:
-    config = _read_json(transformer / "config.json", name)
-    sentence_bert = _read_json(transformer / "sentence_bert_config.json", name, missing_ok=True) or {}
-    tokenizer = _read_json(transformer / "tokenizer_config.json", name, missing_ok=True) or {}
-    prompts = _read_json(folder / "config_sentence_transformers.json", name, missing_ok=True) or {}
+    config = _read_object(transformer / "config.json", name)
+    sentence_bert = _read_object(transformer / "sentence_bert_config.json", name, missing_ok=True)
+    tokenizer = _read_object(transformer / "tokenizer_config.json", name, missing_ok=True)
+    prompts, default_prompt_name = _read_prompts(folder / "config_sentence_transformers.json", name)
     if not (transformer / "tokenizer.json").is_file():
         raise ModelNotFoundError(
             f"model {name!r} has no tokenizer.json; save it once with "
@@ -190,20 +211,35 @@ def _checkpoint(folder: Path, transformer: Path, name: str, *, pooling: Pooling,
         )
     if not any(transformer.glob("*.safetensors")):
         raise ModelNotFoundError(f"model {name!r} has no *.safetensors weights, the only kind that is loaded")
-    if not isinstance(config.get("hidden_size"), int):
+    dim = config.get("hidden_size")
+    if type(dim) is not int or dim < 1:
         raise ModelNotFoundError(f"model {name!r}: config.json has no hidden_size, so it is no text encoder")
     return Checkpoint(
         name=name,
         folder=transformer,
-        dim=config["hidden_size"],
+        dim=dim,
         max_tokens=_max_tokens(config, sentence_bert, tokenizer),
         pooling=pooling,
         normalize=normalize,
         lower_case=bool(sentence_bert.get("do_lower_case")),
-        prompts={name: prompt for name, prompt in (prompts.get("prompts") or {}).items() if prompt},
-        default_prompt_name=prompts.get("default_prompt_name"),
+        prompts=prompts,
+        default_prompt_name=default_prompt_name,
         pad_token_id=config.get("pad_token_id") or 0,
     )
+
+
+def _read_prompts(path: Path, name: str) -> tuple[dict[str, str], str | None]:
+    """The prompts by name, and the name of the default one."""
+    config = _read_object(path, name, missing_ok=True)
+    given, default = config.get("prompts") or {}, config.get("default_prompt_name")
+    if not isinstance(given, dict) or not all(isinstance(prompt, str | None) for prompt in given.values()):
+        raise ModelNotFoundError(f"model {name!r}: the prompts of {path} must be strings by name")
+    if default is not None and given and default not in given:
+        raise ModelNotFoundError(
+            f"model {name!r}: default_prompt_name {default!r} of {path} is none of its prompts, "
+            f"{', '.join(map(repr, given))}"
+        )
+    return {name: prompt or "" for name, prompt in given.items()}, default
 
 
 def _max_tokens(config: dict[str, Any], sentence_bert: dict[str, Any], tokenizer: dict[str, Any]) -> int:
@@ -218,12 +254,20 @@ def _max_tokens(config: dict[str, Any], sentence_bert: dict[str, Any], tokenizer
     return min(known, default=512)
 
 
-def _read_json(path: Path, name: str, *, missing_ok: bool = False) -> Any:
+def _read_object(path: Path, name: str, *, missing_ok: bool = False) -> dict[str, Any]:
+    """A JSON object; empty where the file is missing and may be."""
+    if missing_ok and not path.exists():
+        return {}
+    value = _read_json(path, name)
+    if not isinstance(value, dict):
+        raise ModelNotFoundError(f"model {name!r}: {path} must be a JSON object")
+    return value
+
+
+def _read_json(path: Path, name: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if missing_ok:
-            return None
         raise ModelNotFoundError(f"model {name!r} is no model folder: {path} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelNotFoundError(f"model {name!r}: {path} cannot be read: {error}") from None

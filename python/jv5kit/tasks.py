@@ -33,7 +33,7 @@ def named_prompt(prompts: Mapping[str, str], name: str | None, default: str | No
         InputError: the model has prompts, but none of that name.
     """
     name = name if name is not None else default
-    if name is None or not prompts:
+    if name is None or not any(prompts.values()):
         return ""
     if name not in prompts:
         raise InputError(f"prompt_name={name!r} is not a prompt of this model; it has {', '.join(map(repr, prompts))}")

@@ -6,6 +6,7 @@ interrupted.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -37,6 +38,7 @@ def _options() -> None:
 
 def main() -> None:
     """Run the command line; every error of ours is one line on stderr."""
+    _prepare_streams()
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:
@@ -47,6 +49,19 @@ def main() -> None:
         sys.exit(1)
     except Jv5kitError as error:
         _fail(str(error), 2 if isinstance(error, InputError) else 1)
+    except OSError as error:
+        # What no command foresaw: a name too long for a file, a folder without permission, a full disk.
+        _fail(str(error), 1)
+
+
+def _prepare_streams() -> None:
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # Python has None for what the caller closed; no file of ours may take its number.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that lacks a character shows its number instead.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, status: int) -> None:

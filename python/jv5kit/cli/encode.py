@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,8 +64,16 @@ def encode(
         raise InputError(f"--precision {precision} is not known; choose float32 or ubinary")
     if task not in TASKS:
         raise InputError(f"--task {task} is not known; choose one of {', '.join(TASKS)}")
+    if output is not None and output.is_dir():
+        raise InputError(f"{output} is a folder; name a file")
     if output is not None and output.exists() and not force:
         raise InputError(f"{output} exists; replace it with --force")
+    # The first document before the model is loaded: that takes seconds.
+    read = read_documents(documents)
+    first = next(read, None)
+    if first is None:
+        raise InputError("there is no document to encode")
+    read = chain([first], read)
     encoder = Encoder.from_pretrained(model)
     if dim is not None and not 1 <= dim <= encoder.dim:
         raise InputError(f"--dim {dim} is outside 1..{encoder.dim}, the model's dimensions")
@@ -73,7 +81,6 @@ def encode(
         raise InputError(f"--dim {dim or encoder.dim} is not a multiple of 8, which one bit a dimension needs")
 
     def batches() -> Iterator[NDArray[Any]]:
-        read = read_documents(documents)
         encode_batch = encoder.encode_query if query else encoder.encode_document
         with one_warning(), ProgressBar("Encoding", None, "documents", show=False if quiet else None) as progress:
             while batch := [document.content for document in islice(read, _BATCH)]:

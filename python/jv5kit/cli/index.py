@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_lines
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,6 +64,8 @@ def index(
         raise InputError("--append adds to an index and --force replaces it: choose one")
     if skip_invalid and embeddings is not None:
         raise InputError("--skip-invalid cannot go with --embeddings: documents and rows would no longer match")
+    if model is not None and embeddings is not None:
+        raise InputError("--model cannot go with --embeddings: nothing is left to encode")
     path = output or _default_output(documents or embeddings or Path("index"))
     run = _Run(path, json=json)
 
@@ -105,9 +108,10 @@ def _build(
     from jv5kit.storage.writer import check_free
 
     check_free(path, force=force)
-    encoder = shared_encoder(model) if options["embeddings"] is None else None
     if lines is not None:
+        # Before the model is loaded: that takes seconds.
         lines = run.at_least_one(lines)
+    encoder = shared_encoder(model) if options["embeddings"] is None else None
     return Index.build(path, lines, encoder, dim=dim, precision=precision or "ubinary", force=force, **options)
 
 
@@ -145,12 +149,10 @@ class _Run:
         """The documents, or an error if there is none."""
         from jv5kit.errors import InputError
 
-        empty = True
-        for document in documents:
-            empty = False
-            yield document
-        if empty:
+        first = next(documents, None)
+        if first is None:
             raise InputError(f"there is no document to index ({self.skipped} were skipped)")
+        return chain([first], documents)
 
     def committed(self, documents: int) -> None:
         """Tell a program that so many documents are safe."""
@@ -162,14 +164,12 @@ class _Run:
         """The error that ends the run, with what was committed before it."""
         from jv5kit.errors import InputError
 
-        interrupted = isinstance(error, KeyboardInterrupt)
-        if self._documents is None:
+        hint = f"{self._documents or 0:,} documents are in {self._path}; the same command with --append goes on"
+        if isinstance(error, KeyboardInterrupt):
+            said = "nothing was added" if self._documents is None else hint
+            print(f"jv5kit: interrupted; {said}", file=sys.stderr)
             return error
-        hint = f"{self._documents:,} documents are in {self._path}; the same command with --append goes on"
-        if interrupted:
-            print(f"jv5kit: {hint}", file=sys.stderr)
-            return error
-        return InputError(f"{error}\n{hint}")
+        return error if self._documents is None else InputError(f"{error}\n{hint}")
 
     def done(self, index: Index) -> None:
         """Say what there is now."""

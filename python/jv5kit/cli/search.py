@@ -56,10 +56,12 @@ def search(
         opened.use_encoder(model)
     if query == "-":
         batches = _stdin_queries()
-    elif query.strip():
-        batches = iter([[query]])
-    else:
+    elif not query.strip():
         raise InputError("the query is empty")
+    elif not query.isprintable() and any("\ud800" <= character <= "\udfff" for character in query):
+        raise InputError("the query is not UTF-8")
+    else:
+        batches = iter([[query]])
     several = query == "-"
     for queries in batches:
         for text, hits in zip(queries, opened.search(queries, top_k, oversample=oversample), strict=True):
@@ -94,7 +96,8 @@ def _query_of(line: bytes, number: int) -> str:
 
 def _print(query: str, hits: list[Hit], *, json: bool, heading: bool) -> None:
     if json:
-        print(json_lines.dumps({"query": query, "hits": [hit.to_dict() for hit in hits]}, ensure_ascii=False))
+        ascii_only = sys.stdout.encoding.lower() != "utf-8"
+        print(json_lines.dumps({"query": query, "hits": [hit.to_dict() for hit in hits]}, ensure_ascii=ascii_only))
         return
     if heading:
         print(f"# {query}")

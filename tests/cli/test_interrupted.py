@@ -1,0 +1,115 @@
+"""``jv5kit index`` that is interrupted, and taken up again."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import COMMAND, Inside, checked, environment, random_rows, run, write_jsonl
+
+from jv5kit import Index
+from jv5kit.building import BATCH_DOCUMENTS
+
+COUNT = 2 * BATCH_DOCUMENTS + 100
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A folder with ``docs.jsonl``: two batches and a little more."""
+    write_jsonl(tmp_path / "docs.jsonl", [{"id": f"d{i}", "text": f"ice {i}", "n": i} for i in range(COUNT)])
+    return tmp_path
+
+
+def interrupted(folder: Path, model: Path, feed: int) -> str:
+    """Index so many lines from standard input, and interrupt it while it waits for more; returns what it says."""
+    lines = (folder / "docs.jsonl").read_bytes().splitlines(keepends=True)
+    command = [*COMMAND, "index", "-", "-o", "docs.jv5", "-m", str(model), "--json"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"".join(lines[:feed]))
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline()) == {"committed": BATCH_DOCUMENTS}
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    outcome = checked(subprocess.CompletedProcess(command, process.returncode, out, errors), 130)
+    assert outcome.stdout == ""
+    return outcome.stderr
+
+
+def test_an_interruption_says_what_is_in_and_append_completes(
+    many: Path, tiny_model: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(many)
+    said = interrupted(many, tiny_model, feed=BATCH_DOCUMENTS + 7)
+    hint = "2,048 documents are in docs.jv5; the same command with --append goes on"
+    assert said == f"jv5kit: interrupted; {hint}\n"
+    with Index.open("docs.jv5") as index:
+        assert len(index) == BATCH_DOCUMENTS
+        assert {hit.id for hit in index.search("ice", COUNT)} == {f"d{i}" for i in range(BATCH_DOCUMENTS)}
+    outcome = inside("index", "docs.jsonl", "--append")
+    lines = outcome.stderr.splitlines()
+    assert lines[0] == "2,048 documents were there already, identical"
+    assert lines[1].startswith(f"docs.jv5: {COUNT:,} documents")
+    outcome = inside("index", "docs.jsonl", "--append", "--json")
+    assert [json.loads(line) for line in outcome.stdout.splitlines()] == [
+        {"index": "docs.jv5", "documents": COUNT, "skipped": 0}
+    ]
+    assert outcome.stderr == f"{COUNT:,} documents were there already, identical\n"
+    with Index.open("docs.jv5") as index:
+        assert sorted(hit.metadata["n"] for hit in index.search("ice", COUNT)) == list(range(COUNT))
+
+
+def test_an_interruption_before_the_first_commit_leaves_nothing(many: Path, tiny_model: Path) -> None:
+    """Interrupted while it waits for its second document."""
+    command = [*COMMAND, "index", "-", "-o", "docs.jv5", "-m", str(tiny_model)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=many, env=environment(), stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        process.stdin.write(b'{"text": "ice"}\n')
+        process.stdin.flush()
+        for _ in range(600):
+            if (many / "docs.jv5" / "lock").exists():
+                break
+            time.sleep(0.05)
+        assert (many / "docs.jv5" / "lock").exists()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    outcome = checked(subprocess.CompletedProcess(command, process.returncode, out, errors), 130)
+    assert outcome.stderr == "jv5kit: interrupted; nothing was added\n"
+    assert [path.name for path in many.iterdir()] == ["docs.jsonl"]
+
+
+def test_an_error_after_a_commit_says_what_is_in(
+    many: Path, tiny_model: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(many)
+    monkeypatch.setattr("jv5kit.building.BATCH_DOCUMENTS", 10)
+    lines = (many / "docs.jsonl").read_text().splitlines(keepends=True)[:25]
+    (many / "docs.jsonl").write_text("".join(lines) + "{\n")
+    outcome = inside("index", "docs.jsonl", "-m", tiny_model, code=2)
+    first, hint = outcome.stderr.splitlines()
+    assert first.startswith("jv5kit: docs.jsonl:26: not JSON")
+    assert hint == "20 documents are in docs.jv5; the same command with --append goes on"
+    (many / "docs.jsonl").write_text("".join(lines))
+    outcome = inside("index", "docs.jsonl", "-m", tiny_model, "--append")
+    assert outcome.stderr.startswith("20 documents were there already, identical\ndocs.jv5: 25 documents")
+
+
+def test_appending_more_and_other_documents(folder: Path) -> None:
+    run("index", "docs.jsonl", "--embeddings", "x.npy", cwd=folder)
+
+    np.save(folder / "more.npy", np.concatenate([random_rows(5), random_rows(2, seed=1)]))
+    records = [json.loads(line) for line in (folder / "docs.jsonl").read_text().splitlines()]
+    write_jsonl(folder / "more.jsonl", [*records, {"text": "new", "id": "n"}, {"text": "newer", "id": "o"}])
+    arguments = ["index", "more.jsonl", "--embeddings", "more.npy", "-o", "docs.jv5", "--append"]
+    outcome = run(*arguments, cwd=folder)
+    assert outcome.stderr.startswith("5 documents were there already, identical\ndocs.jv5: 7 documents")
+    with Index.open(folder / "docs.jv5") as index:
+        for query, expected in ((random_rows(5)[3], "d3"), (random_rows(2, seed=1)[1], "o")):
+            assert index.search(query, 1)[0].id == expected
