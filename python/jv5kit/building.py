@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jv5kit.documents import check_document, document_from_record, metadata_json
@@ -25,8 +27,13 @@ if TYPE_CHECKING:
     from jv5kit.encoder import Encoder
     from jv5kit.storage.writer import Writer
 
-BATCH_DOCUMENTS = 2048
-"""Documents that are encoded and committed together: what an interruption may cost."""
+BATCH_DOCUMENTS = 512
+"""Documents of the first batch that is encoded and committed together; later ones go by the time that it took."""
+
+BATCH_SECONDS = 4.0
+"""How long a batch should take, whatever the model and the machine: what an interruption may cost."""
+
+MAX_BATCH_DOCUMENTS = 16_384
 
 BATCH_BYTES = 8 << 20
 """Bytes of given embeddings that are committed together."""
@@ -65,14 +72,18 @@ class Source:
         encoder: encodes them, if there are no embeddings.
         embeddings: one row for each document, in order.
         ids: of embeddings without documents; None numbers them.
-        total: how many there are, if known.
     """
 
     documents: Iterable[Document | Mapping[str, Any]] | None = None
     encoder: Encoder | None = None
     embeddings: Rows | None = None
     ids: Sequence[str] | None = None
-    total: int | None = None
+
+    def total(self) -> int | None:
+        """How many documents there are, as far as that can be told."""
+        if self.embeddings is not None:
+            return self.embeddings.shape[0]
+        return length_hint(self.documents, 0) or None
 
 
 def add(
@@ -131,11 +142,17 @@ Batch = tuple[int, list[Document], "NDArray[np.float32] | None"]
 def _batches(source: Source, rows_before: int, skip: Callable[[InputError], None] | None) -> Iterator[Batch]:
     """Number of the first row, documents and embeddings of each batch."""
     if source.embeddings is None:
-        first = 0
+        first, size = 0, BATCH_DOCUMENTS
         stream = _documents(source.documents or (), skip)
-        while batch := list(islice(stream, BATCH_DOCUMENTS)):
+        while batch := list(islice(stream, size)):
+            began = time.monotonic()
             yield first, batch, None
+            seconds = time.monotonic() - began
             first += len(batch)
+            if seconds < BATCH_SECONDS / 2:
+                size = min(2 * size, MAX_BATCH_DOCUMENTS)
+            elif seconds > 2 * BATCH_SECONDS:
+                size = max(1, size // 2)
         return
     count, columns = source.embeddings.shape
     size = max(1, min(16384, BATCH_BYTES // (4 * columns)))

@@ -28,6 +28,8 @@ MAX_DEPTH = 500
 
 STDIN = Path("-")
 
+_encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 
 def read_documents(path: Path, skip: Callable[[DocumentError], None] | None = None) -> Iterator[Document]:
     """Read documents one by one.
@@ -57,6 +59,14 @@ def read_documents(path: Path, skip: Callable[[DocumentError], None] | None = No
                 _refuse(skip, f"{name}:{number}: {error}")
                 continue
             yield document
+
+
+def count_lines(path: Path) -> int | None:
+    """Lines of a documents file, for progress; None where counting would mean to read all of it as a reader does."""
+    if path == STDIN or path.suffix == ".gz":
+        return None
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def _refuse(skip: Callable[[DocumentError], None] | None, message: str) -> None:
@@ -186,8 +196,10 @@ def metadata_json(metadata: dict[str, Any]) -> str:
     """
     if not isinstance(metadata, dict):
         raise ValueError(f"'metadata' must be an object, but is {type(metadata).__name__}")
+    if not metadata:
+        return "{}"
     try:
-        text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _encode_json(metadata)
     except RecursionError:
         raise ValueError(f"the metadata is nested deeper than {MAX_DEPTH}") from None
     except (TypeError, ValueError) as error:

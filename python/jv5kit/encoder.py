@@ -158,7 +158,7 @@ class Encoder:
             show_progress_bar = False
         embeddings = np.empty((len(texts), self.dim), np.float32)
         cut = 0
-        with ProgressBar("Encoding", len(texts), "texts", show=show_progress_bar) as progress:
+        with ProgressBar("Encoding", lambda: len(texts), "texts", show=show_progress_bar) as progress:
             for start in range(0, len(texts), WINDOW):
                 tokens, cut_here = self._tokenize(texts[start : start + WINDOW], prompt)
                 cut += cut_here

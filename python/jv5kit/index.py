@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast, overload
@@ -121,6 +120,8 @@ class Index:
             InputError: a document or an embedding is wrong; what was committed before it stays.
             IndexLockedError: another process is writing the index.
         """
+        if embeddings is None and self.settings.model is None:
+            raise InputError(f"{self.path} was built from given embeddings: what is added needs embeddings too")
         encoder = self.encoder if embeddings is None else None
         source = _source(documents, encoder, embeddings, ids)
         settings = self.settings
@@ -320,8 +321,7 @@ def _source(
             raise InputError("there is nothing to index: give documents, or embeddings, or both")
         if ids is not None:
             raise InputError("ids go with embeddings; documents have their own")
-        total = len(documents) if isinstance(documents, Sized) else None
-        return building.Source(documents, encoder or shared_encoder(None), total=total)
+        return building.Source(documents, encoder or shared_encoder(None))
     # What has a shape is read slice by slice; anything else becomes an array.
     rows: Rows = cast("Rows", embeddings) if hasattr(embeddings, "shape") else np.asarray(embeddings)
     if len(rows.shape) != 2 or rows.shape[1] == 0:
@@ -330,7 +330,7 @@ def _source(
         raise InputError("ids go with embeddings alone; documents have their own")
     if ids is not None and len(ids) != rows.shape[0]:
         raise InputError(f"there are {len(ids)} ids for {rows.shape[0]} embeddings")
-    return building.Source(documents, None, rows, ids, rows.shape[0])
+    return building.Source(documents, None, rows, ids)
 
 
 def _settings(source: building.Source, dim: int | None, precision: Precision) -> Settings:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from rich.progress import Progress, Task
@@ -16,18 +17,19 @@ class ProgressBar:
 
     Args:
         description: what is being done.
-        total: steps in all, or None if nobody knows.
+        total: counts the steps in all, None if nobody knows; not called where no bar is shown.
         unit: what a step is, in the plural.
         show: None shows the bar where stderr is a terminal.
     """
 
-    def __init__(self, description: str, total: int | None, unit: str, *, show: bool | None = None) -> None:
-        self._total = total
+    def __init__(
+        self, description: str, total: Callable[[], int | None], unit: str, *, show: bool | None = None
+    ) -> None:
         self._progress: Progress | None = None
         if sys.stderr.isatty() if show is None else show:
             # A bar is a luxury of terminals: rich is not loaded in a pipe.
             self._progress = _rich_progress(unit)
-            self._task = self._progress.add_task(description, total=total)
+            self._task = self._progress.add_task(description, total=total())
 
     def __call__(self, steps: int) -> None:
         """Count steps as done."""

@@ -46,14 +46,14 @@ def test_an_interruption_says_what_is_in_and_append_completes(
 ) -> None:
     monkeypatch.chdir(many)
     said = interrupted(many, tiny_model, feed=BATCH_DOCUMENTS + 7)
-    hint = "2,048 documents are in docs.jv5; the same command with --append goes on"
+    hint = f"{BATCH_DOCUMENTS:,} documents are in docs.jv5; the same command with --append goes on"
     assert said == f"jv5kit: interrupted; {hint}\n"
     with Index.open("docs.jv5") as index:
         assert len(index) == BATCH_DOCUMENTS
         assert {hit.id for hit in index.search("ice", COUNT)} == {f"d{i}" for i in range(BATCH_DOCUMENTS)}
     outcome = inside("index", "docs.jsonl", "--append")
     lines = outcome.stderr.splitlines()
-    assert lines[0] == "2,048 documents were there already, identical"
+    assert lines[0] == f"{BATCH_DOCUMENTS:,} documents were there already, identical"
     assert lines[1].startswith(f"docs.jv5: {COUNT:,} documents")
     outcome = inside("index", "docs.jsonl", "--append", "--json")
     assert [json.loads(line) for line in outcome.stdout.splitlines()] == [
@@ -89,7 +89,8 @@ def test_an_error_after_a_commit_says_what_is_in(
     many: Path, tiny_model: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(many)
-    monkeypatch.setattr("jv5kit.building.BATCH_DOCUMENTS", 10)
+    for name in ("BATCH_DOCUMENTS", "MAX_BATCH_DOCUMENTS"):
+        monkeypatch.setattr(f"jv5kit.building.{name}", 10)
     lines = (many / "docs.jsonl").read_text().splitlines(keepends=True)[:25]
     (many / "docs.jsonl").write_text("".join(lines) + "{\n")
     outcome = inside("index", "docs.jsonl", "-m", tiny_model, code=2)

@@ -49,7 +49,7 @@ def encode(
 
     DOCUMENTS has a JSON object a line, as for 'jv5kit index'; only "title" and "text" are used.
     """
-    from jv5kit.documents import read_documents
+    from jv5kit.documents import count_lines, read_documents
     from jv5kit.encoder import Encoder, one_warning
     from jv5kit.errors import InputError
     from jv5kit.logs import log_to_stderr
@@ -82,7 +82,12 @@ def encode(
 
     def batches() -> Iterator[NDArray[Any]]:
         encode_batch = encoder.encode_query if query else encoder.encode_document
-        with one_warning(), ProgressBar("Encoding", None, "documents", show=False if quiet else None) as progress:
+        with (
+            one_warning(),
+            ProgressBar(
+                "Encoding", lambda: count_lines(documents), "documents", show=False if quiet else None
+            ) as progress,
+        ):
             while batch := [document.content for document in islice(read, _BATCH)]:
                 yield encode_batch(batch, task=task, truncate_dim=dim, precision=precision, show_progress_bar=False)
                 progress(len(batch))

@@ -13,8 +13,10 @@ import typer
 from jv5kit.cli.options import Binary, Dim, Documents, Force, Json, Model, Quiet, Verbose
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jv5kit.index import Index
-    from jv5kit.types import Precision
+    from jv5kit.types import Document, Precision
 
 
 def index(
@@ -52,7 +54,6 @@ def index(
     is optional; everything else is metadata. Batches are on disk as soon as they are done: an interrupted run goes on
     with --append.
     """
-    from jv5kit.documents import read_documents
     from jv5kit.embeddings import EmbeddingsFile
     from jv5kit.errors import InputError
     from jv5kit.logs import log_to_stderr, logger
@@ -74,7 +75,9 @@ def index(
         logger.warning("skipped: %s", error)
 
     rows = EmbeddingsFile(embeddings) if embeddings is not None else None
-    lines = read_documents(documents, skip if skip_invalid else None) if documents is not None else None
+    if rows is not None and not len(rows):
+        raise InputError(f"{embeddings} holds no embedding")
+    lines = _Lines(documents, skip if skip_invalid else None) if documents is not None else None
     options: dict[str, Any] = {
         "embeddings": rows,
         "skip": skip if skip_invalid else None,
@@ -95,7 +98,7 @@ def index(
 
 def _build(
     path: Path,
-    lines: Any,
+    lines: _Lines | None,
     precision: Precision | None,
     dim: int | None,
     model: str | None,
@@ -104,19 +107,24 @@ def _build(
     run: _Run,
 ) -> Index:
     from jv5kit.encoder import shared_encoder
+    from jv5kit.errors import InputError
     from jv5kit.index import Index
     from jv5kit.storage.writer import check_free
 
     check_free(path, force=force)
-    if lines is not None:
-        # Before the model is loaded: that takes seconds.
-        lines = run.at_least_one(lines)
+    if lines is not None and not lines.read_first():
+        raise InputError(f"there is no document to index ({run.skipped} were skipped)")
     encoder = shared_encoder(model) if options["embeddings"] is None else None
     return Index.build(path, lines, encoder, dim=dim, precision=precision or "ubinary", force=force, **options)
 
 
 def _append(
-    path: Path, lines: Any, precision: Precision | None, dim: int | None, model: str | None, options: dict[str, Any]
+    path: Path,
+    lines: _Lines | None,
+    precision: Precision | None,
+    dim: int | None,
+    model: str | None,
+    options: dict[str, Any],
 ) -> Index:
     from jv5kit.errors import InputError
     from jv5kit.index import Index
@@ -136,6 +144,32 @@ def _append(
     return opened
 
 
+class _Lines:
+    """The documents of a file, read once, and how many lines it has, for the progress bar."""
+
+    def __init__(self, path: Path, skip: Any) -> None:
+        from jv5kit.documents import read_documents
+
+        self._path = path
+        self._documents = read_documents(path, skip)
+
+    def read_first(self) -> bool:
+        """Read the first document, before a model is loaded for it: that takes seconds. Whether there is one."""
+        first = next(self._documents, None)
+        if first is not None:
+            self._documents = chain([first], self._documents)
+        return first is not None
+
+    def __iter__(self) -> Iterator[Document]:
+        return self._documents
+
+    def __length_hint__(self) -> int:
+        from jv5kit.documents import count_lines
+
+        lines = count_lines(self._path)
+        return NotImplemented if lines is None else lines
+
+
 class _Run:
     """What a run has to tell, as it goes and at its end."""
 
@@ -144,15 +178,6 @@ class _Run:
         self._path = path
         self._json = json
         self._documents: int | None = None
-
-    def at_least_one(self, documents: Any) -> Any:
-        """The documents, or an error if there is none."""
-        from jv5kit.errors import InputError
-
-        first = next(documents, None)
-        if first is None:
-            raise InputError(f"there is no document to index ({self.skipped} were skipped)")
-        return chain([first], documents)
 
     def committed(self, documents: int) -> None:
         """Tell a program that so many documents are safe."""

@@ -86,7 +86,7 @@ def _query_of(line: bytes, number: int) -> str:
     from jv5kit.errors import InputError
 
     try:
-        text = line.decode().strip()
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
     except UnicodeDecodeError:
         raise InputError(f"<stdin>:{number}: the query is not UTF-8") from None
     if not text:
