@@ -69,8 +69,8 @@ format: tools $(VENV)/test.stamp ## Format all code
 	$(BIN)/ruff format --quiet
 
 .PHONY: bench
-bench: tools $(VENV)/bench.stamp ## Compare the kernels with FAISS, and write the table; `cargo bench` has each kernel by itself
-	$(BIN)/python benches/compare.py --output benches/results/$$(date +%F).md
+bench: tools $(VENV)/bench.stamp ## Compare the kernels with FAISS, and write the table (README.md too); `cargo bench` has each kernel
+	$(BIN)/python benches/compare.py --output benches/results/$$(date +%F).md --output README.md
 
 docs.jsonl: examples/stdlib_docs.py | $(VENV)/build.stamp
 	$(BIN)/python examples/stdlib_docs.py $@

@@ -171,11 +171,21 @@ def setting() -> dict[str, str]:
     }
 
 
+def write(report: str, path: Path) -> None:
+    """Put the report into a file that marks a place for it, or make the file."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    before, begin, rest = text.partition("<!-- bench -->\n")
+    _, end, after = rest.partition("<!-- end of bench -->")
+    path.write_text(f"{before}{begin}{report}\n{end}{after}" if begin and end else report + "\n", encoding="utf-8")
+
+
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="200k codes and fewer runs.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when a ratio is below its target.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of Markdown.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Write the table here as well.")] = None,
+    output: Annotated[
+        list[Path] | None, typer.Option(help="Write the table here as well: between its bench marks, if it has them.")
+    ] = None,
 ) -> None:
     """Compare exact search and packing with FAISS on one thread: CPU-seconds, medians of paired runs."""
     faiss.omp_set_num_threads(1)
@@ -189,8 +199,8 @@ def main(
         lines = [f"- {name}: {value}" for name, value in setting().items()]
         report = "\n".join([*lines, HEADER, *(result.line() for result in results)])
     typer.echo(report)
-    if output:
-        output.write_text(report + "\n", encoding="utf-8")
+    for path in output or []:
+        write(report, path)
     if check and any(result.missed for result in results):
         raise typer.Exit(1)
 

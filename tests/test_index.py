@@ -319,7 +319,7 @@ def test_a_folder_that_may_only_be_read(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_batches_go_by_the_time_that_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(building.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("jv5kit.building.time.monotonic", lambda: clock[0])
     documents = ({"text": f"text {i}"} for i in range(10_000))
     sizes = []
     for _, batch, _ in building._batches(building.Source(documents), 0, None):
