@@ -327,3 +327,13 @@ def test_batches_go_by_the_time_that_they_take(monkeypatch: pytest.MonkeyPatch) 
         # A machine of 100 documents a second, after a first batch that was passed over at once.
         clock[0] += len(batch) / 100 if len(sizes) > 1 else 0
     assert sizes == [512, 1024, *[512] * 16, 272]
+
+
+def test_a_refresh_keeps_what_is_verified(tmp_path: Path) -> None:
+    embeddings = random_embeddings(110)
+    index = Index.build(tmp_path / "x.jv5", embeddings=embeddings[:100])
+    index.search(embeddings[0])
+    (before,) = index._snapshot.segments
+    index.add(embeddings=embeddings[100:])
+    assert index._snapshot.segments[0] is before
+    assert index.segment_count == 2

@@ -14,7 +14,7 @@ from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings
 from jv5kit.encoder import Encoder, shared_encoder
 from jv5kit.errors import IndexDamagedError, InputError, Jv5kitError, ModelNotFoundError
 from jv5kit.scan import scan, tensor_specs
-from jv5kit.storage.catalog import Catalog, Settings, State
+from jv5kit.storage.catalog import Catalog, SegmentEntry, Settings, State
 from jv5kit.storage.segments import Segment
 from jv5kit.storage.writer import SEGMENTS, Writer, check_free
 from jv5kit.types import PRECISIONS, Document, Hit, Precision
@@ -38,7 +38,7 @@ class Index:
         self.path = path
         self._lock = threading.Lock()
         self._encoder: Encoder | None = None
-        self._snapshot = _open_snapshot(path, catalog)
+        self._snapshot = _open_snapshot(path, catalog, {})
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -228,15 +228,15 @@ class Index:
     def refresh(self) -> bool:
         """Take up the newest state, if there is a new one; returns whether there was."""
         with self._lock:
-            catalog = self._snapshot.catalog
+            catalog, known = self._snapshot.catalog, self._snapshot.known()
             version = catalog.version()
             if version == self._snapshot.version:
                 return False
             if version[1] != self._snapshot.version[1]:
                 # The index was replaced by another one. A search under way in another thread still holds the old one.
-                catalog = Catalog(self.path)
+                catalog, known = Catalog(self.path), {}
                 self._encoder = None
-            self._snapshot = _open_snapshot(self.path, catalog)
+            self._snapshot = _open_snapshot(self.path, catalog, known)
             return True
 
     def __len__(self) -> int:
@@ -286,16 +286,21 @@ class _Snapshot:
     state: State
     segments: list[Segment]
 
+    def known(self) -> dict[SegmentEntry, Segment]:
+        """The segments, by what the catalog says of them."""
+        return dict(zip(self.state.segments, self.segments, strict=True))
 
-def _open_snapshot(folder: Path, catalog: Catalog) -> _Snapshot:
-    """The newest state of an index, its segments open."""
+
+def _open_snapshot(folder: Path, catalog: Catalog, known: Mapping[SegmentEntry, Segment]) -> _Snapshot:
+    """The newest state of an index, its segments open; those that are open already keep what was verified of them."""
     while True:
         version = catalog.version()
         state = catalog.state()
         specs = tensor_specs(state.settings)
         try:
             segments = [
-                Segment(folder / SEGMENTS / entry.file_name, entry.first_row, entry.rows, entry.checksum, specs)
+                known.get(entry)
+                or Segment(folder / SEGMENTS / entry.file_name, entry.first_row, entry.rows, entry.checksum, specs)
                 for entry in state.segments
             ]
         except IndexDamagedError:
