@@ -92,9 +92,8 @@ def search_workload(
     index.add(codes)
     params = None
     if mask is not None:
-        # FAISS annotates its C++ signatures, not the Python ones that it puts over them.
-        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg, arg-type]
-        params = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        params = faiss.SearchParameters(sel=selector)
     noun = "query" if len(queries) == 1 else "queries"
     filtered = "" if mask is None else f", {mask.mean():.0%} of the rows"
     return Workload(
