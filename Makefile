@@ -75,12 +75,15 @@ bench: tools $(VENV)/bench.stamp ## Compare the kernels with FAISS, and write th
 docs.jsonl: examples/stdlib_docs.py | $(VENV)/build.stamp
 	$(BIN)/python examples/stdlib_docs.py $@
 
-# An interrupted run is taken up where it stopped.
-$(VENV)/demo.stamp: docs.jsonl
-	@append=; if [ -e docs.jv5/index.sqlite ]; then append=--append; fi; \
+# An interrupted run is taken up where it stopped; documents that were gathered anew are indexed anew.
+$(VENV)/demo.stamp: docs.jsonl $(if $(wildcard docs.jv5/index.sqlite),,docs.jsonl.again)
+	@append=; if [ docs.jv5/index.sqlite -nt docs.jsonl ]; then append=--append; else rm -rf docs.jv5; fi; \
 	echo "jv5kit index docs.jsonl --binary --dim 256 $$append" >&2; \
 	$(BIN)/jv5kit index docs.jsonl --binary --dim 256 $$append
 	@touch $@
+
+.PHONY: docs.jsonl.again
+docs.jsonl.again:
 
 .PHONY: demo
 demo: tools $(VENV)/build.stamp $(VENV)/demo.stamp ## Index the standard library's documentation and ask it something

@@ -12,6 +12,9 @@ use crate::simd;
 
 pyo3::import_exception!(jv5kit.errors, InputError);
 
+/// The longest code that is searched: half a million dimensions, far beyond any embedding.
+const MAX_CODE_BYTES: usize = 1 << 16;
+
 /// The environment variable that limits the threads of every kernel.
 const THREADS: &str = "JV5KIT_THREADS";
 
@@ -152,8 +155,8 @@ fn hamming_search<'py>(
         let other = codes.shape()[1];
         return Err(InputError::new_err(format!("query codes have {bytes} bytes, the codes to search {other}")));
     }
-    if bytes == 0 || bytes > 1 << 24 {
-        return Err(InputError::new_err(format!("codes of {bytes} bytes; they must have 1 to 16777216")));
+    if bytes == 0 || bytes > MAX_CODE_BYTES {
+        return Err(InputError::new_err(format!("codes of {bytes} bytes; they must have 1 to {MAX_CODE_BYTES}")));
     }
     if top_k == 0 {
         return Err(InputError::new_err("top_k=0; it must be at least 1"));

@@ -308,7 +308,8 @@ def test_a_prompt_counts_toward_the_context(encoder: Encoder, caplog: pytest.Log
 def test_an_index_of_several_batches_warns_once(
     encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jv5kit.building.BATCH_DOCUMENTS", 4)
+    for name in ("BATCH_DOCUMENTS", "MAX_BATCH_DOCUMENTS"):
+        monkeypatch.setattr(f"jv5kit.building.{name}", 4)
     documents = [{"text": "sea " * (200 if i % 2 else 3) + str(i)} for i in range(10)]
     commits: list[int] = []
     Index.build(tmp_path / "x.jv5", documents, encoder, on_commit=commits.append).close()

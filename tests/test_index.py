@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from typing import TYPE_CHECKING
 
@@ -154,6 +155,23 @@ class TestAdd:
             Index.build(tmp_path / "x.jv5", documents, embeddings=random_embeddings(7))
         assert len(Index.open(tmp_path / "x.jv5")) == 3, "the batches before the bad one stay"
 
+    def test_another_embedding_is_other_content(self, tmp_path: Path) -> None:
+        for precision in ("ubinary", "float32"):
+            embeddings, ids = random_embeddings(300), list(range(300))
+            index = Index.build(tmp_path / precision, embeddings=embeddings[:200], ids=ids[:200], precision=precision)
+            index.add(embeddings=embeddings[200:290], ids=ids[200:290])
+            assert index.add(embeddings=embeddings, ids=ids) == Added(10, 290)
+            embeddings[255, 3] += 0.5
+            with pytest.raises(DuplicateError, match="the id '255' is taken by other content"):
+                index.add(embeddings=embeddings, ids=ids)
+
+    def test_ids_are_checked_as_those_of_documents_are(self, tmp_path: Path) -> None:
+        index = Index.build(tmp_path / "x.jv5", embeddings=np.eye(8)[:2], ids=np.arange(2))  # type: ignore[arg-type]
+        assert index.search(np.eye(8)[1], 1)[0].id == "1"
+        for wrong in ("", "a\0b", "\ud800", 1.5, None):
+            with pytest.raises(InputError, match="id"):
+                index.add(embeddings=np.eye(8)[2:3], ids=[wrong])  # type: ignore[list-item]
+
     def test_a_reader_keeps_its_state_until_it_refreshes(self, tmp_path: Path) -> None:
         embeddings = random_embeddings(100)
         writer = Index.build(tmp_path / "x.jv5", embeddings=embeddings[:50])
@@ -181,6 +199,8 @@ class TestAdd:
         ((), {"embeddings": np.ones((3, 8)), "dim": 0}, "dim=0 is outside 1..8"),
         ((), {"embeddings": np.ones((3, 8)), "dim": 7}, "dim=7 is not a multiple of 8"),
         ((), {"embeddings": np.ones((3, 8)), "precision": "int4"}, "precision='int4'"),
+        ((), {"embeddings": np.ones((3, 8)), "dim": 8.0}, "dim is 8.0; it must be a whole number"),
+        ((), {"embeddings": np.ones((3, 8), np.uint8)}, "looks like codes"),
         ((), {"embeddings": np.ones(8)}, r"shape \(8,\)"),
         ((), {"embeddings": np.ones((0, 0))}, r"shape \(0, 0\)"),
         ((), {"embeddings": np.ones((3, 8)), "ids": ["a"]}, "1 ids for 3 embeddings"),
@@ -233,8 +253,8 @@ def test_wrong_queries_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             index.search(query)
-    for options in ({"top_k": 0}, {"oversample": 0}):
-        with pytest.raises(InputError, match="must be at least 1"):
+    for options in ({"top_k": 0}, {"oversample": 0}, {"top_k": 2.5}, {"top_k": "3"}):
+        with pytest.raises(InputError, match=r"must be (at least 1|a whole number)"):
             index.search(np.ones(16), **options)
 
 
@@ -308,12 +328,20 @@ def test_a_folder_that_may_only_be_read(tmp_path: Path, monkeypatch: pytest.Monk
     Index.build(tmp_path / "x.jv5", embeddings=np.eye(8)).close()
     for path in (tmp_path / "x.jv5").glob("*-*"):
         path.unlink()
-    # Root may write anywhere, so the test says it may not.
+    # Root may write anywhere, so the test says what SQLite says to others.
+    connect = sqlite3.connect
+
+    def refuse(uri: str, **options: object) -> sqlite3.Connection:
+        if "immutable" not in uri:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(uri, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(sqlite3, "connect", refuse)
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert Index.open(tmp_path / "x.jv5").search(np.eye(8)[3], 1)[0].id == "3"
     assert not list((tmp_path / "x.jv5").glob("*-shm")), "nothing was written beside it"
     (tmp_path / "x.jv5" / "index.sqlite-wal").write_bytes(b"what the writer left")
-    with pytest.raises(Jv5kitError, match="its writer did not close it"):
+    with pytest.raises(Jv5kitError, match="unable to open database file"):
         Index.open(tmp_path / "x.jv5")
 
 
@@ -337,3 +365,31 @@ def test_a_refresh_keeps_what_is_verified(tmp_path: Path) -> None:
     index.add(embeddings=embeddings[100:])
     assert index._snapshot.segments[0] is before
     assert index.segment_count == 2
+
+
+def test_numbers_and_arrays_of_any_kind_are_taken(tmp_path: Path) -> None:
+    embeddings = random_embeddings(50)
+    expected = Index.build(tmp_path / "a.jv5", embeddings=embeddings, dim=32).search(embeddings[:4], 3)
+    unaligned = np.frombuffer(b"x" + embeddings.tobytes(), np.float32, offset=1).reshape(embeddings.shape)
+    for i, given in enumerate(
+        (unaligned, np.asfortranarray(embeddings), embeddings.astype(">f4"), embeddings[::-1][::-1])
+    ):
+        index = Index.build(tmp_path / f"{i}.jv5", embeddings=given, dim=np.int64(32))  # type: ignore[arg-type]
+        assert index.search(given[:4], np.int32(3)) == expected  # type: ignore[call-overload]
+
+
+def test_a_damaged_schema_is_an_error_of_ours(tmp_path: Path) -> None:
+    Index.build(tmp_path / "x.jv5", embeddings=random_embeddings(20)).close()
+    path = tmp_path / "x.jv5" / "index.sqlite"
+    sound = path.read_bytes()
+    start = sound.index(b"CREATE TABLE documents")
+    refused = 0
+    for bit in range(8 * start, 8 * (start + 120), 5):
+        data = bytearray(sound)
+        data[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(data)
+        try:
+            assert len(Index.open(tmp_path / "x.jv5").search(random_embeddings(1)[0], 3)) == 3
+        except Jv5kitError:
+            refused += 1
+    assert refused > 10

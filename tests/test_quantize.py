@@ -196,6 +196,14 @@ def test_wrong_arguments_are_named(arguments: tuple[object, ...], options: dict[
         hamming_search(*arguments, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", [1, 2, 6, 255])
+def test_a_mask_of_any_bytes_keeps_what_is_not_zero(value: int) -> None:
+    codes = np.arange(1000, dtype=np.uint8)[:, None]
+    mask = np.zeros(1000, np.uint8)
+    mask[[10, 500]] = value
+    assert hamming_search(codes[:1], codes, 5, mask=mask.view(np.bool_))[1].tolist() in ([[10, 500]], [[500, 10]])
+
+
 def test_threads_of_the_environment_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     codes = np.zeros((2, 4), np.uint8)
     for value in ("0", "-1", "many"):

@@ -8,21 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from jv5kit.documents import check_document, document_from_record, metadata_json
-from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings
-from jv5kit.encoder import one_warning
-from jv5kit.errors import DocumentError, DuplicateError, InputError
+import numpy as np
+
+from jv5kit.documents import check_document, check_string, document_from_record, metadata_json
+from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings, whole_number
+from jv5kit.encoder import one_warning, shared_encoder
+from jv5kit.errors import DocumentError, DuplicateError, InputError, Jv5kitError
 from jv5kit.progress import ProgressBar
 from jv5kit.scan import tensors
-from jv5kit.types import Document
+from jv5kit.storage.catalog import Settings
+from jv5kit.types import PRECISIONS, Document, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from jv5kit.encoder import Encoder
     from jv5kit.storage.writer import Writer
@@ -34,6 +36,7 @@ BATCH_SECONDS = 4.0
 """How long a batch should take, whatever the model and the machine: what an interruption may cost."""
 
 MAX_BATCH_DOCUMENTS = 16_384
+MAX_BATCH_CHARACTERS = 32 << 20
 
 BATCH_BYTES = 8 << 20
 """Bytes of given embeddings that are committed together."""
@@ -71,19 +74,83 @@ class Source:
         documents: documents or JSON objects; None for embeddings without documents.
         encoder: encodes them, if there are no embeddings.
         embeddings: one row for each document, in order.
-        ids: of embeddings without documents; None numbers them.
+        ids: of embeddings without documents, a range among them; None numbers them from those that are there on.
     """
 
     documents: Iterable[Document | Mapping[str, Any]] | None = None
     encoder: Encoder | None = None
     embeddings: Rows | None = None
-    ids: Sequence[str] | None = None
+    ids: Sequence[str | int] | None = None
 
     def total(self) -> int | None:
         """How many documents there are, as far as that can be told."""
         if self.embeddings is not None:
             return self.embeddings.shape[0]
         return length_hint(self.documents, 0) or None
+
+
+def source_of(
+    documents: Iterable[Document | Mapping[str, Any]] | None,
+    encoder: Encoder | None,
+    embeddings: ArrayLike | Rows | None,
+    ids: Sequence[str | int] | None,
+) -> Source:
+    """The documents to add, as :meth:`jv5kit.Index.build` takes them.
+
+    Raises:
+        InputError: the arguments contradict each other, or the embeddings are no rows of numbers.
+    """
+    if embeddings is None:
+        if documents is None:
+            raise InputError("there is nothing to index: give documents, or embeddings, or both")
+        if ids is not None:
+            raise InputError("ids go with embeddings; documents have their own")
+        return Source(documents, encoder or shared_encoder(None))
+    # What has a shape is read slice by slice; anything else becomes an array.
+    rows: Rows = cast("Rows", embeddings) if hasattr(embeddings, "shape") else np.asarray(embeddings)
+    if len(rows.shape) != 2 or rows.shape[1] == 0:
+        raise InputError(f"the embeddings have shape {tuple(rows.shape)}; it must be (n, dim)")
+    if getattr(rows, "dtype", None) == np.uint8:
+        raise InputError("the embeddings are uint8, which looks like codes; an index is built from real numbers")
+    if documents is not None and ids is not None:
+        raise InputError("ids go with embeddings alone; documents have their own")
+    if ids is not None and len(ids) != rows.shape[0]:
+        raise InputError(f"there are {len(ids)} ids for {rows.shape[0]} embeddings")
+    return Source(documents, None, rows, ids)
+
+
+def settings_of(given: Source, dim: int | None, precision: Precision) -> Settings:
+    """The settings of a new index.
+
+    Raises:
+        InputError: the precision is not known, or the dimension does not fit it or the embeddings.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision={precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
+    if given.embeddings is not None:
+        source_dim = given.embeddings.shape[1]
+    elif given.encoder is not None:
+        source_dim = given.encoder.dim
+    else:
+        raise Jv5kitError("there is neither an encoder nor embeddings")
+    dim = source_dim if dim is None else whole_number("dim", dim)
+    if not 1 <= dim <= source_dim:
+        raise InputError(f"dim={dim} is outside 1..{source_dim}, the dimensions of the embeddings")
+    if precision == "ubinary" and dim % 8:
+        raise InputError(f"dim={dim} is not a multiple of 8, which one bit a dimension needs")
+    settings = Settings(dim, precision, source_dim)
+    if given.encoder is None:
+        return settings
+    checkpoint = given.encoder.checkpoint
+    return Settings(
+        dim,
+        precision,
+        source_dim,
+        model=checkpoint.name,
+        fingerprint=checkpoint.fingerprint(),
+        query_prompt=given.encoder.query_prompt(),
+        document_prompt=given.encoder.document_prompt(),
+    )
 
 
 def add(
@@ -113,7 +180,7 @@ def add(
     identical = 0
     with one_warning(), ProgressBar("Indexing", source.total, "documents", show=show_progress_bar) as progress:
         for first, documents, embeddings in _batches(source, rows_before, skip):
-            new = _new_documents(writer, documents, rows_before, skip)
+            new = _new_documents(writer, documents, embeddings, rows_before, skip)
             if embeddings is None and new and source.encoder is not None:
                 texts = [documents[i].content for i in new]
                 vectors = source.encoder.encode_document(
@@ -144,7 +211,7 @@ def _batches(source: Source, rows_before: int, skip: Callable[[InputError], None
     if source.embeddings is None:
         first, size = 0, BATCH_DOCUMENTS
         stream = _documents(source.documents or (), skip)
-        while batch := list(islice(stream, size)):
+        while batch := list(_limited(islice(stream, size))):
             began = time.monotonic()
             yield first, batch, None
             seconds = time.monotonic() - began
@@ -170,8 +237,29 @@ def _batches(source: Source, rows_before: int, skip: Callable[[InputError], None
             ids = (
                 source.ids[start : start + size] if source.ids is not None else [str(rows_before + i) for i in numbers]
             )
-            batch = [Document(identifier, "") for identifier in ids]
+            batch = [Document(_checked_id(identifier), "") for identifier in ids]
         yield start, batch, embeddings
+
+
+def _limited(documents: Iterator[Document]) -> Iterator[Document]:
+    """Documents up to a number of characters, which bounds the memory for a batch of long ones."""
+    characters = 0
+    while characters < MAX_BATCH_CHARACTERS and (document := next(documents, None)) is not None:
+        characters += len(document.text)
+        yield document
+
+
+def _checked_id(identifier: object) -> str:
+    """An id as it is stored: a string, made of a whole number where it is one."""
+    if isinstance(identifier, str):
+        try:
+            check_string("id", identifier)
+        except ValueError as error:
+            raise InputError(f"{identifier!r}: {error}") from None
+        if identifier:
+            return identifier
+        raise InputError("an id is empty")
+    return str(whole_number("an id", identifier))
 
 
 def _documents(
@@ -198,35 +286,56 @@ def _documents(
 
 
 def _new_documents(
-    writer: Writer, documents: Sequence[Document], rows_before: int, skip: Callable[[InputError], None] | None
+    writer: Writer,
+    documents: Sequence[Document],
+    embeddings: NDArray[np.float32] | None,
+    rows_before: int,
+    skip: Callable[[InputError], None] | None,
 ) -> list[int]:
     """Positions of the documents that the index does not have yet.
 
-    A document that the index had before, with the same content, is passed over; another document of the same id is an
-    error, and so is any second document of an id in one run.
+    A document that the index had before, with the same content and embedding, is passed over; another document of the
+    same id is an error, and so is any second document of an id in one run.
     """
     known = writer.find([document.id for document in documents])
+    old = {i for i, document in enumerate(documents) if known.get(document.id, (rows_before,))[0] < rows_before}
+    changed = {i for i in old if not _same(documents[i], known[documents[i].id][1])}
+    if embeddings is not None:
+        changed |= _changed_embeddings(writer, embeddings, {i: known[documents[i].id][0] for i in old - changed})
     seen: set[str] = set()
     new = []
     for position, document in enumerate(documents):
-        row, other = known.get(document.id, (None, None))
-        if row is not None and row < rows_before and document.id not in seen and _same(document, other):
-            seen.add(document.id)
-            continue
-        if row is None and document.id not in seen:
-            seen.add(document.id)
+        if document.id in seen or (document.id in known and position not in old):
+            _refuse_duplicate(document, "by an earlier document", skip)
+        elif position in changed:
+            _refuse_duplicate(document, "by other content in the index", skip)
+        elif position not in old:
             new.append(position)
-            continue
-        where = document.origin or f"document {document.id!r}"
-        by = "by other content in the index" if row is not None and row < rows_before else "by an earlier document"
-        error = DuplicateError(f"{where}: the id {document.id!r} is taken {by}")
-        if skip is None:
-            raise error
-        skip(error)
+        seen.add(document.id)
     return new
 
 
-def _same(document: Document, stored: Document | None) -> bool:
+def _changed_embeddings(writer: Writer, embeddings: NDArray[np.float32], rows: dict[int, int]) -> set[int]:
+    """Positions of the embeddings that are not those of their rows in the index."""
+    if not rows:
+        return set()
+    settings = writer.state.settings
+    positions = sorted(rows, key=lambda position: rows[position])
+    stored = np.array([rows[position] for position in positions], np.int64)
+    given = tensors(settings, truncate_embeddings(embeddings[positions], settings.dim))
+    same = writer.same_rows(stored, given)
+    return {position for position, equal in zip(positions, same.tolist(), strict=True) if not equal}
+
+
+def _refuse_duplicate(document: Document, by: str, skip: Callable[[InputError], None] | None) -> None:
+    where = document.origin or f"document {document.id!r}"
+    error = DuplicateError(f"{where}: the id {document.id!r} is taken {by}")
+    if skip is None:
+        raise error
+    skip(error)
+
+
+def _same(document: Document, stored: Document) -> bool:
     """Whether a document is the stored one, its metadata compared as JSON keeps it."""
     metadata = json.loads(metadata_json(document.metadata))
     return replace(document, metadata=metadata) == stored

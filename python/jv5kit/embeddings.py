@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
+
+
+def whole_number(name: str, value: Any) -> int:
+    """A whole number of any kind, NumPy's among them, as Python's own.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(f"{name} is {value!r}; it must be a whole number") from None
 
 
 def as_rows(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np.float32]:
@@ -28,7 +41,7 @@ def as_rows(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np.float
         raise InputError(f"{name} has dtype {array.dtype}; it must hold real numbers")
     # What is beyond float32 becomes an infinity, which is refused by name where it matters.
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype=np.float32)
+        return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
 
 
 def check_rows(embeddings: NDArray[np.float32], dim: int, first_row: int = 0, name: str = "embeddings") -> None:

@@ -4,6 +4,8 @@ The command line turns each into one line and an exit status: 2 for :class:`Inpu
 the rest. A message says what was wrong, with the value, and what to do.
 """
 
+from __future__ import annotations
+
 
 class Jv5kitError(Exception):
     """Base of every error that jv5kit raises on purpose."""
@@ -47,3 +49,8 @@ class IndexFormatError(Jv5kitError):
 
 class IndexDamagedError(Jv5kitError):
     """An index file whose bytes are not those that were written; the message names the file."""
+
+    @classmethod
+    def of(cls, path: object, problem: str) -> IndexDamagedError:
+        """The error of a file, with what to do."""
+        return cls(f"{path} is damaged: {problem}; restore it from a copy, or build the index again")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
 from jv5kit import building
-from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings
+from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings, whole_number
 from jv5kit.encoder import Encoder, shared_encoder
-from jv5kit.errors import IndexDamagedError, InputError, Jv5kitError, ModelNotFoundError
+from jv5kit.errors import IndexDamagedError, InputError, ModelNotFoundError
 from jv5kit.scan import scan, tensor_specs
-from jv5kit.storage.catalog import Catalog, SegmentEntry, Settings, State
+from jv5kit.storage.catalog import Catalog, ReplacedError, SegmentEntry, Settings, State
 from jv5kit.storage.segments import Segment
 from jv5kit.storage.writer import SEGMENTS, Writer, check_free
-from jv5kit.types import PRECISIONS, Document, Hit, Precision
+from jv5kit.types import Document, Hit, Precision
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +37,7 @@ class Index:
     def __init__(self, path: Path, catalog: Catalog) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._encoder: Encoder | None = None
+        self._encoder: tuple[str, Encoder] | None = None
         self._snapshot = _open_snapshot(path, catalog, {})
 
     @classmethod
@@ -60,7 +60,7 @@ class Index:
         encoder: Encoder | None = None,
         *,
         embeddings: ArrayLike | Rows | None = None,
-        ids: Sequence[str] | None = None,
+        ids: Sequence[str | int] | None = None,
         dim: int | None = None,
         precision: Precision = "ubinary",
         force: bool = False,
@@ -75,7 +75,7 @@ class Index:
             documents: documents or JSON objects, in any number.
             encoder: encodes the documents, by default the default model; not used where there are embeddings.
             embeddings: one row for each document: ``(n, source dim)``, read slice by slice.
-            ids: of the embeddings, where there are no documents; by default the row numbers.
+            ids: of the embeddings, where there are no documents; by default the numbers of their rows in the index.
             dim: dimensions to keep; by default all.
             precision: ``"ubinary"`` (one bit a dimension, and int8 rows for rescoring) or ``"float32"``.
             force: replace an index at the path.
@@ -90,8 +90,8 @@ class Index:
         """
         # Before the model is loaded: that takes seconds.
         check_free(Path(path), force=force)
-        source = _source(documents, encoder, embeddings, ids)
-        settings = _settings(source, dim, precision)
+        source = building.source_of(documents, encoder, embeddings, ids)
+        settings = building.settings_of(source, dim, precision)
         writer = Writer.create(Path(path), settings, tensor_specs(settings), force=force)
         try:
             building.add(writer, source, skip=skip, on_commit=on_commit, show_progress_bar=show_progress_bar)
@@ -106,7 +106,7 @@ class Index:
         documents: Iterable[Document | Mapping[str, Any]] | None = None,
         *,
         embeddings: ArrayLike | Rows | None = None,
-        ids: Sequence[str] | None = None,
+        ids: Sequence[str | int] | None = None,
         skip: Callable[[InputError], None] | None = None,
         on_commit: Callable[[int], None] | None = None,
         show_progress_bar: bool | None = None,
@@ -123,7 +123,7 @@ class Index:
         if embeddings is None and self.settings.model is None:
             raise InputError(f"{self.path} was built from given embeddings: what is added needs embeddings too")
         encoder = self.encoder if embeddings is None else None
-        source = _source(documents, encoder, embeddings, ids)
+        source = building.source_of(documents, encoder, embeddings, ids)
         settings = self.settings
         if source.embeddings is not None and source.embeddings.shape[1] != settings.source_dim:
             columns = source.embeddings.shape[1]
@@ -153,23 +153,30 @@ class Index:
             InputError: the index was built from given embeddings.
             ModelNotFoundError: the model is not to be had, or is another one than that of the index.
         """
-        if self._encoder is None:
-            self.use_encoder(None)
-        if self._encoder is None:
-            raise InputError(f"{self.path} was built from given embeddings, not texts: search it by embeddings")
-        return self._encoder
+        return self._encoder_of(self.settings)
 
-    def use_encoder(self, model: Encoder | str | os.PathLike[str] | None) -> None:
-        """Say where the model of the index is now: an encoder, a folder or a hub id; None looks where it was.
+    def use_encoder(self, model: Encoder | str | os.PathLike[str]) -> None:
+        """Say where the model of the index is now: an encoder, a folder or a hub id.
 
         Raises:
             ModelNotFoundError: the model is not to be had, or is another one than that of the index.
         """
-        settings = self.settings
+        self._encoder = self._load_encoder(self.settings, model)
+
+    def _encoder_of(self, settings: Settings) -> Encoder:
+        """The encoder of the index when it had these settings."""
+        loaded = self._encoder
+        # The index may have been replaced by one of another model.
+        if loaded is None or loaded[0] != settings.fingerprint:
+            loaded = self._encoder = self._load_encoder(settings, settings.model)
+        return loaded[1]
+
+    def _load_encoder(self, settings: Settings, model: Encoder | str | os.PathLike[str] | None) -> tuple[str, Encoder]:
+        """The encoder of the index, and its fingerprint."""
         if settings.model is None:
-            return
+            raise InputError(f"{self.path} was built from given embeddings, not texts: search it by embeddings")
         try:
-            encoder = model if isinstance(model, Encoder) else shared_encoder(model or settings.model)
+            encoder = model if isinstance(model, Encoder) else shared_encoder(model)
         except ModelNotFoundError as error:
             raise ModelNotFoundError(
                 f"{self.path} was built with model {settings.model!r}: {error}. "
@@ -181,7 +188,7 @@ class Index:
                 f"{self.path} was built with another model ({settings.model!r}, fingerprint {settings.fingerprint}) "
                 f"than {encoder.checkpoint.name!r} (fingerprint {fingerprint}); their embeddings do not compare"
             )
-        self._encoder = encoder
+        return fingerprint, encoder
 
     # A str is a Sequence[str] as well; the first signature that fits counts. An array's type does not say whether it is
     # one embedding or several.
@@ -212,13 +219,21 @@ class Index:
             InputError: an argument is wrong.
             IndexDamagedError: the index is not what was written.
         """
+        top_k, oversample = whole_number("top_k", top_k), whole_number("oversample", oversample)
         for name, value in (("top_k", top_k), ("oversample", oversample)):
             if value < 1:
                 raise InputError(f"{name}={value}; it must be at least 1")
-        snapshot = self._snapshot
-        embeddings, single = self._query_embeddings(queries)
-        scores, rows = scan(snapshot.segments, snapshot.state.settings, embeddings, top_k, oversample)
-        documents = snapshot.catalog.documents(np.unique(rows).tolist())
+        while True:
+            snapshot = self._snapshot
+            settings = snapshot.state.settings
+            embeddings, single = self._query_embeddings(queries, settings)
+            scores, rows = scan(snapshot.segments, settings, embeddings, top_k, oversample)
+            try:
+                documents = snapshot.catalog.documents(np.unique(rows).tolist(), settings)
+                break
+            except ReplacedError:
+                # The rows mean other documents by now.
+                self._reopen(snapshot)
         results = [
             [_hit(documents[row], score) for score, row in zip(*pair, strict=True)]
             for pair in zip(scores.tolist(), rows.tolist(), strict=True)
@@ -227,17 +242,22 @@ class Index:
 
     def refresh(self) -> bool:
         """Take up the newest state, if there is a new one; returns whether there was."""
+        snapshot = self._snapshot
+        if snapshot.catalog.version() == snapshot.version and not snapshot.catalog.is_gone():
+            return False
+        self._reopen(snapshot)
+        return True
+
+    def _reopen(self, outdated: _Snapshot) -> None:
+        """Take up the newest state instead of an outdated one, unless another thread did."""
         with self._lock:
-            catalog, known = self._snapshot.catalog, self._snapshot.known()
-            version = catalog.version()
-            if version == self._snapshot.version:
-                return False
-            if version[1] != self._snapshot.version[1]:
-                # The index was replaced by another one. A search under way in another thread still holds the old one.
-                catalog, known = Catalog(self.path), {}
-                self._encoder = None
-            self._snapshot = _open_snapshot(self.path, catalog, known)
-            return True
+            if self._snapshot is not outdated:
+                return
+            if outdated.catalog.is_gone():
+                # A search under way in another thread still holds the old files.
+                self._snapshot = _open_snapshot(self.path, Catalog(self.path), {})
+            else:
+                self._snapshot = _open_snapshot(self.path, outdated.catalog, outdated.known())
 
     def __len__(self) -> int:
         """Number of documents."""
@@ -255,14 +275,13 @@ class Index:
         """Close it."""
         self.close()
 
-    def _query_embeddings(self, queries: Any) -> tuple[NDArray[np.float32], bool]:
+    def _query_embeddings(self, queries: Any, settings: Settings) -> tuple[NDArray[np.float32], bool]:
         """Query embeddings ``(q, dim)`` of unit length, and whether a single query was given."""
-        settings = self.settings
         single = isinstance(queries, str)
         texts = [queries] if single else queries
         if single or (isinstance(texts, list | tuple) and texts and all(isinstance(text, str) for text in texts)):
-            embeddings = self.encoder.encode_query(
-                texts, task=settings.task, prompt=settings.query_prompt, normalize_embeddings=False
+            embeddings = self._encoder_of(settings).encode(
+                texts, prompt=settings.query_prompt, normalize_embeddings=False
             )
         else:
             array = np.asarray(queries)
@@ -282,7 +301,7 @@ class _Snapshot:
     """One state of an index, open."""
 
     catalog: Catalog
-    version: tuple[int, int]
+    version: int
     state: State
     segments: list[Segment]
 
@@ -305,63 +324,13 @@ def _open_snapshot(folder: Path, catalog: Catalog, known: Mapping[SegmentEntry, 
             ]
         except IndexDamagedError:
             # A writer may have merged the segments between the reading of their names and their opening.
-            if catalog.version() != version:
-                continue
-            raise
+            if catalog.is_gone():
+                catalog = Catalog(folder)
+            elif catalog.version() == version:
+                raise
+            continue
         return _Snapshot(catalog, version, state, segments)
 
 
 def _hit(document: Document, score: float) -> Hit:
     return Hit(document.id, score, document.title, document.text, document.metadata)
-
-
-def _source(
-    documents: Iterable[Document | Mapping[str, Any]] | None,
-    encoder: Encoder | None,
-    embeddings: ArrayLike | Rows | None,
-    ids: Sequence[str] | None,
-) -> building.Source:
-    if embeddings is None:
-        if documents is None:
-            raise InputError("there is nothing to index: give documents, or embeddings, or both")
-        if ids is not None:
-            raise InputError("ids go with embeddings; documents have their own")
-        return building.Source(documents, encoder or shared_encoder(None))
-    # What has a shape is read slice by slice; anything else becomes an array.
-    rows: Rows = cast("Rows", embeddings) if hasattr(embeddings, "shape") else np.asarray(embeddings)
-    if len(rows.shape) != 2 or rows.shape[1] == 0:
-        raise InputError(f"the embeddings have shape {tuple(rows.shape)}; it must be (n, dim)")
-    if documents is not None and ids is not None:
-        raise InputError("ids go with embeddings alone; documents have their own")
-    if ids is not None and len(ids) != rows.shape[0]:
-        raise InputError(f"there are {len(ids)} ids for {rows.shape[0]} embeddings")
-    return building.Source(documents, None, rows, ids)
-
-
-def _settings(source: building.Source, dim: int | None, precision: Precision) -> Settings:
-    if precision not in PRECISIONS:
-        raise InputError(f"precision={precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
-    if source.embeddings is not None:
-        source_dim = source.embeddings.shape[1]
-    elif source.encoder is not None:
-        source_dim = source.encoder.dim
-    else:
-        raise Jv5kitError("there is neither an encoder nor embeddings")
-    dim = source_dim if dim is None else dim
-    if not 1 <= dim <= source_dim:
-        raise InputError(f"dim={dim} is outside 1..{source_dim}, the dimensions of the embeddings")
-    if precision == "ubinary" and dim % 8:
-        raise InputError(f"dim={dim} is not a multiple of 8, which one bit a dimension needs")
-    settings = Settings(dim, precision, source_dim)
-    if source.encoder is None:
-        return settings
-    checkpoint = source.encoder.checkpoint
-    return Settings(
-        dim,
-        precision,
-        source_dim,
-        model=checkpoint.name,
-        fingerprint=checkpoint.fingerprint(),
-        query_prompt=source.encoder.query_prompt(),
-        document_prompt=source.encoder.document_prompt(),
-    )

@@ -74,9 +74,10 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """A few bytes that differ between models, so that an index is never searched with another model than its own.
 
-        CRC32C of the configuration, the tokenizer, and pages spread over each weights file.
+        CRC32C of the configuration, the tokenizer, pages spread over each weights file, and what else decides an
+        embedding; not of the prompts, which an index keeps itself.
         """
-        digest = bytearray()
+        digest = bytearray(repr((self.pooling, self.normalize, self.lower_case, self.max_tokens)).encode())
         for path in [self.folder / "config.json", self.tokenizer_file, *sorted(self.folder.glob("*.safetensors"))]:
             size = path.stat().st_size
             with path.open("rb") as file:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
+QUERY_TILE = 64
+"""Queries that are compared with float32 rows at a time, which bounds memory for many queries."""
+
 BLOCK_ROWS = 16384
 """Rows of a float32 segment that are compared at a time."""
 
@@ -65,7 +68,9 @@ def scan(
     if not segments or not len(queries):
         return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
     if settings.precision == "float32":
-        scores, rows = _float_candidates(segments, queries, top_k)
+        tiles = [queries[start : start + QUERY_TILE] for start in range(0, len(queries), QUERY_TILE)]
+        found = [_float_candidates(segments, tile, top_k) for tile in tiles]
+        scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
     else:
         rows = _code_candidates(segments, queries, top_k * oversample)
         scores, rows = _best(_rescore(segments, queries, rows), rows, top_k)
@@ -123,5 +128,11 @@ def _float_candidates(segments: Sequence[Segment], queries: NDArray[np.float32],
 
 
 def _best(scores: NDArray[np.float32], rows: NDArray[np.int64], top_k: int) -> Found:
+    """The ``top_k`` best of each query, by score, then row."""
+    if scores.shape[1] > 4 * top_k:
+        # Few can be among the best: those that reach the k-th best score, ties included.
+        reaching = scores >= np.partition(scores, -top_k, axis=1)[:, [-top_k]]
+        columns = np.flatnonzero(reaching.any(axis=0))
+        scores, rows = scores[:, columns], rows[:, columns]
     order = np.lexsort((rows, -scores), axis=1)[:, :top_k]
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)

@@ -42,7 +42,7 @@ def change(folder: Path, statement: str, *values: Any) -> None:
 def test_what_was_committed_is_read(folder: Path) -> None:
     catalog = Catalog(folder)
     assert catalog.state() == State(SETTINGS, (ENTRY,))
-    assert catalog.documents([2, 0, 1]) == dict(enumerate(DOCUMENTS))
+    assert catalog.documents([2, 0, 1], SETTINGS) == dict(enumerate(DOCUMENTS))
     assert catalog.find(["b", "none", "ü"]) == {"b": (1, DOCUMENTS[1]), "ü": (2, DOCUMENTS[2])}
 
 
@@ -52,17 +52,17 @@ def test_what_was_committed_is_read(folder: Path) -> None:
 def test_a_changed_document_is_not_returned(folder: Path, column: str, value: object) -> None:
     change(folder, f"UPDATE documents SET {column} = ? WHERE row = 0", value)
     catalog = Catalog(folder)
-    assert catalog.documents([1]) == {1: DOCUMENTS[1]}
+    assert catalog.documents([1], SETTINGS) == {1: DOCUMENTS[1]}
     with pytest.raises(IndexDamagedError, match="document of row 0 does not match"):
-        catalog.documents([0, 1])
+        catalog.documents([0, 1], SETTINGS)
 
 
 def test_exchanged_and_missing_documents_are_found(folder: Path) -> None:
     change(folder, "UPDATE documents SET row = 9 WHERE row = 0")
     with pytest.raises(IndexDamagedError, match="document of row 9 does not match"):
-        Catalog(folder).documents([9])
+        Catalog(folder).documents([9], SETTINGS)
     with pytest.raises(IndexDamagedError, match="document of row 0 is missing"):
-        Catalog(folder).documents([0, 1])
+        Catalog(folder).documents([0, 1], SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_random_damage_gives_an_error_or_the_same(folder: Path) -> None:
         try:
             catalog = Catalog(folder)
             assert catalog.state() == State(SETTINGS, (ENTRY,))
-            assert catalog.documents([0, 1, 2]) == dict(enumerate(DOCUMENTS))
+            assert catalog.documents([0, 1, 2], SETTINGS) == dict(enumerate(DOCUMENTS))
         except (IndexDamagedError, IndexFormatError, IndexNotFoundError):
             refused += 1
     assert refused > 5

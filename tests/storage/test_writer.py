@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,7 +171,69 @@ class TestWhatIsThere:
         commit(writer, 3)
         assert len(Index.open(folder)) == 3
         writer.close()
-        assert segment_files(folder) == ["000001.safetensors"]
+        assert segment_files(folder) == ["000002.safetensors"], "under a name that the old index did not use"
+
+    def test_a_replacement_that_fails_leaves_the_index(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = tmp_path / "x.jv5"
+        embeddings = unit_rows(10, seed=0)
+        Index.build(folder, embeddings=embeddings).close()
+        expected = Index.open(folder).search(embeddings, 3)
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        for name in ("write_segment", "_fsync_folder"):
+            with monkeypatch.context() as patched, pytest.raises(Jv5kitError, match="No space left"):
+                patched.setattr(writer_module, name, full)
+                Index.build(folder, embeddings=unit_rows(5, seed=1), force=True)
+            assert Index.open(folder).search(embeddings, 3) == expected
+
+    def test_what_is_damaged_can_be_replaced(self, tmp_path: Path) -> None:
+        folder = tmp_path / "x.jv5"
+        Index.build(folder, embeddings=unit_rows(10, seed=0)).close()
+        (folder / "index.sqlite").write_bytes(b"nothing like a database" * 100)
+        assert len(Index.build(folder, embeddings=unit_rows(4, seed=0), force=True)) == 4
+
+    def test_readers_of_a_replaced_index_see_one_or_the_other(self, tmp_path: Path) -> None:
+        """Whole answers of one index, never rows of the one with documents of the other."""
+        folder = tmp_path / "x.jv5"
+        sides = {name: unit_rows(10, seed=seed) for seed, name in enumerate("ab")}
+        query = unit_rows(1, seed=9)[0]
+
+        def build(name: str) -> None:
+            ids = [f"{name}{i}" for i in range(10)]
+            Index.build(folder, embeddings=sides[name], ids=ids, force=True).close()
+
+        expected = {}
+        for name in "ab":
+            build(name)
+            expected[name] = Index.open(folder).search(query, 10)
+        wrong: list[object] = []
+        seen: set[str] = set()
+        done = threading.Event()
+
+        def read() -> None:
+            try:
+                index = Index.open(folder)
+                while not done.is_set():
+                    hits = index.search(query, 10)
+                    seen.add(hits[0].id[0])
+                    if hits not in expected.values():
+                        wrong.append(hits)
+            except Exception as error:
+                wrong.append(error)
+
+        readers = [threading.Thread(target=read) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        for _ in range(20):
+            build("a")
+            build("b")
+        done.set()
+        for reader in readers:
+            reader.join()
+        assert not wrong
+        assert seen == {"a", "b"}
 
     def test_anything_else_is_never_touched(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")

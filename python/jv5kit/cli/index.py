@@ -80,6 +80,8 @@ def index(
     lines = _Lines(documents, skip if skip_invalid else None) if documents is not None else None
     options: dict[str, Any] = {
         "embeddings": rows,
+        # By position in the file, so that the same file again meets its own rows.
+        "ids": range(len(rows)) if rows is not None and documents is None else None,
         "skip": skip if skip_invalid else None,
         "on_commit": run.committed,
         "show_progress_bar": False if quiet or json else None,

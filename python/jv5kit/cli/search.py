@@ -71,13 +71,24 @@ def search(
 
 def _stdin_queries() -> Iterator[list[str]]:
     """The lines of standard input, as many at a time as have come: batches of a file, one by one from a program."""
+    from jv5kit.errors import InputError
+
     pending = b""
     number = 0
     while data := os.read(sys.stdin.fileno(), _READ_BYTES):
         *lines, pending = (pending + data).split(b"\n")
-        if lines:
-            yield [_query_of(line, number + i) for i, line in enumerate(lines, 1)]
-            number += len(lines)
+        queries = []
+        for line in lines:
+            number += 1
+            try:
+                queries.append(_query_of(line, number))
+            except InputError:
+                # What came before the bad line is answered.
+                if queries:
+                    yield queries
+                raise
+        if queries:
+            yield queries
     if pending:
         yield [_query_of(pending, number + 1)]
 

@@ -45,6 +45,9 @@ CREATE TABLE documents (
 );
 """
 
+_SIGNS_OF_DAMAGE = ("no such table", "no such column", "Could not decode", "file format", "malformed")
+"""What SQLite says of a damaged schema or text, in an error that is otherwise one of use."""
+
 _IDS_A_QUERY = 500
 """Values bound to one statement; every build of SQLite takes 999."""
 
@@ -59,9 +62,9 @@ class Settings:
         source_dim: dimensions of the embeddings before truncation; queries may have either.
         model: the model's name, or None where embeddings were given.
         fingerprint: of the model's files.
-        task: of the model.
         query_prompt: put before each query.
         document_prompt: put before each document.
+        generation: counts the indexes that were at this place; a row number means a document of one of them.
     """
 
     dim: int
@@ -69,9 +72,9 @@ class Settings:
     source_dim: int
     model: str | None = None
     fingerprint: str | None = None
-    task: str = "retrieval"
     query_prompt: str = ""
     document_prompt: str = ""
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,10 @@ class State:
         return sum(segment.rows for segment in self.segments)
 
 
+class ReplacedError(Exception):
+    """The index was replaced by another one while it was read: read again."""
+
+
 class Catalog:
     """A connection to ``index.sqlite``; safe from several threads.
 
@@ -118,6 +125,7 @@ class Catalog:
         self._lock = threading.RLock()
         with self.damage():
             self._connection = _connect(self.path, write=write)
+            self._inode = self.path.stat().st_ino
             try:
                 self._check_header()
             except BaseException:
@@ -144,32 +152,36 @@ class Catalog:
         with self._lock:
             self._connection.close()
 
-    def version(self) -> tuple[int, int]:
-        """A value that changes whenever another connection commits, or the index is replaced."""
+    def version(self) -> int:
+        """A number that changes whenever another connection commits."""
         with self._lock, self.damage():
-            return self._connection.execute("PRAGMA data_version").fetchone()[0], self.path.stat().st_ino
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def is_gone(self) -> bool:
+        """Whether the file was removed, and perhaps another one put in its place."""
+        try:
+            return self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
 
     def state(self) -> State:
         """The newest committed state, verified."""
-        with self._lock, self.damage():
-            self._connection.execute("BEGIN")
-            try:
-                catalog = self._connection.execute("SELECT settings, digest FROM catalog").fetchall()
-                entries = self._connection.execute(
-                    "SELECT number, first_row, rows, checksum FROM segments ORDER BY first_row"
-                ).fetchall()
-            finally:
-                self._connection.execute("COMMIT")
-        if len(catalog) != 1 or catalog[0][1] != _digest(catalog[0][0], entries):
-            raise _damaged(self.path, "its settings and segments do not match their checksum")
-        return State(Settings(**json.loads(catalog[0][0])), tuple(SegmentEntry(*entry) for entry in entries))
+        with self._lock, self.damage(), self._transaction("BEGIN"):
+            return self._state()
 
-    def documents(self, rows: Sequence[int]) -> dict[int, Document]:
-        """The documents of some rows, verified."""
-        found = dict(self._select("row", rows))
+    def documents(self, rows: Sequence[int], settings: Settings) -> dict[int, Document]:
+        """The documents of some rows, verified.
+
+        Raises:
+            ReplacedError: the index has other settings by now than those under which the rows were found.
+        """
+        with self._lock, self.damage(), self._transaction("BEGIN"):
+            if self._connection.execute("SELECT settings FROM catalog").fetchone() != (_settings_json(settings),):
+                raise ReplacedError
+            found = dict(self._select("row", rows))
         missing = set(rows) - set(found)
         if missing:
-            raise _damaged(self.path, f"the document of row {min(missing)} is missing")
+            raise IndexDamagedError.of(self.path, f"the document of row {min(missing)} is missing")
         return found
 
     def find(self, ids: Sequence[str]) -> dict[str, tuple[int, Document]]:
@@ -182,31 +194,52 @@ class Catalog:
         first_row: int,
         state: State,
     ) -> None:
-        """Add documents with their metadata as JSON, and make ``state`` the state of the index, in one transaction."""
+        """Add documents with their metadata as JSON, and make ``state`` the state of the index, in one transaction.
+
+        A state of another generation replaces all that was there.
+        """
         records = [
             (row, document.id, document.title, document.text, metadata, _document_checksum(row, document, metadata))
             for row, (document, metadata) in enumerate(documents, first_row)
         ]
         entries = [(entry.number, entry.first_row, entry.rows, entry.checksum) for entry in state.segments]
-        with self._lock, self.damage():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                self._connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", records)
-                self._connection.execute("DELETE FROM segments")
-                self._connection.executemany("INSERT INTO segments VALUES (?, ?, ?, ?)", entries)
-                digest = _digest(_settings_json(state.settings), entries)
-                self._connection.execute("UPDATE catalog SET digest = ?", (digest,))
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+        settings = _settings_json(state.settings)
+        with self._lock, self.damage(), self._transaction("BEGIN IMMEDIATE"):
+            if self._state().settings.generation != state.settings.generation:
+                self._connection.execute("DELETE FROM documents")
+            self._connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", records)
+            self._connection.execute("DELETE FROM segments")
+            self._connection.executemany("INSERT INTO segments VALUES (?, ?, ?, ?)", entries)
+            self._connection.execute(
+                "UPDATE catalog SET settings = ?, digest = ?", (settings, _digest(settings, entries))
+            )
 
     @contextmanager
     def damage(self) -> Iterator[None]:
         """Turn SQLite's errors into ours."""
         with _connection_errors(self.path):
             yield
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        self._connection.execute(begin)
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _state(self) -> State:
+        """The state that the transaction under way sees, verified."""
+        catalog = self._connection.execute("SELECT settings, digest FROM catalog").fetchall()
+        entries = self._connection.execute(
+            "SELECT number, first_row, rows, checksum FROM segments ORDER BY first_row"
+        ).fetchall()
+        if len(catalog) != 1 or not isinstance(catalog[0][0], str) or catalog[0][1] != _digest(catalog[0][0], entries):
+            raise IndexDamagedError.of(self.path, "its settings and segments do not match their checksum")
+        return State(Settings(**json.loads(catalog[0][0])), tuple(SegmentEntry(*entry) for entry in entries))
 
     def _select(self, column: str, values: Sequence[Any]) -> Iterator[tuple[int, Document]]:
         for start in range(0, len(values), _IDS_A_QUERY):
@@ -226,7 +259,7 @@ class Catalog:
             if _document_checksum(row, document, metadata) == checksum:
                 document.metadata.update(json.loads(metadata))
                 return document
-        raise _damaged(self.path, f"the document of row {row} does not match its checksum")
+        raise IndexDamagedError.of(self.path, f"the document of row {row} does not match its checksum")
 
     def _check_header(self) -> None:
         application_id = self._connection.execute("PRAGMA application_id").fetchone()[0]
@@ -238,28 +271,30 @@ class Catalog:
                 f"{self.path} has format {version}; this jv5kit reads up to {FORMAT}: pip install --upgrade jv5kit"
             )
         if version < 1:
-            raise _damaged(self.path, f"it claims format {version}")
+            raise IndexDamagedError.of(self.path, f"it claims format {version}")
 
 
 def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
-    mode = "rw" if write else "ro"
-    if not write and not os.access(path.parent, os.W_OK):
-        # A reader of a WAL database writes a shared-memory file beside it. Where it may not, it reads the file alone,
-        # which has everything once the last writer closed it.
+    uri = f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
+    try:
+        connection = _open(uri)
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError:
+        # A reader of a WAL database needs a shared-memory file beside it. Where there is none and it may not make one,
+        # it reads the file alone, which has everything once the last writer closed it.
         wal = path.with_name(f"{path.name}-wal")
-        if wal.exists() and wal.stat().st_size:
-            raise Jv5kitError(
-                f"{path.parent} cannot be written, and its writer did not close it: open it once elsewhere"
-            )
-        mode = "ro&immutable=1"
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
-    )
+        if write or os.access(path.parent, os.W_OK) or (wal.exists() and wal.stat().st_size):
+            raise
+        connection = _open(f"{uri}&immutable=1")
     connection.execute("PRAGMA busy_timeout = 10000")
     if write:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
     return connection
+
+
+def _open(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
 @contextmanager
@@ -268,12 +303,14 @@ def _connection_errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise IndexDamagedError.of(path, str(error)) from error
     except sqlite3.OperationalError as error:
-        if "no such table" in str(error) or "no such column" in str(error):
-            raise _damaged(path, str(error)) from error
+        if any(sign in str(error) for sign in _SIGNS_OF_DAMAGE):
+            raise IndexDamagedError.of(path, str(error)) from error
         raise Jv5kitError(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
-        raise _damaged(path, str(error)) from error
+        raise IndexDamagedError.of(path, str(error)) from error
 
 
 def _settings_json(settings: Settings) -> str:
@@ -288,7 +325,3 @@ def _document_checksum(row: int, document: Document, metadata: str) -> int:
     # No string holds a NUL, so the fields cannot run into each other.
     fields = (str(row), document.id, document.title or "", document.text, metadata)
     return _native.crc32c("\0".join(fields).encode())
-
-
-def _damaged(path: Path, problem: str) -> IndexDamagedError:
-    return IndexDamagedError(f"{path} is damaged: {problem}; restore it from a copy, or build the index again")

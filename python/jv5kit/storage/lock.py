@@ -21,14 +21,20 @@ class WriteLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / "lock").open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.seek(0)
-            holder = self._file.read(200).decode(errors="replace").strip() or "another process"
+        path = folder / "lock"
+        while True:
+            self._file = path.open("a+b")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._file.seek(0)
+                holder = self._file.read(200).decode(errors="replace").strip() or "another process"
+                self._file.close()
+                raise IndexLockedError(f"{folder} is being written by {holder}; wait until it is done") from None
+            # A writer that made nothing removes its lock: one that is no longer there by this name locks nobody out.
+            if path.exists() and path.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
+                break
             self._file.close()
-            raise IndexLockedError(f"{folder} is being written by {holder}; wait until it is done") from None
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         self._file.flush()

@@ -122,7 +122,7 @@ class SegmentPart(Part):
             for block, checksum in enumerate(checksums):
                 data = file.read(min(block_bytes, length - block * block_bytes))
                 if _native.crc32c(data) != checksum:
-                    raise _damaged(self._path, f"block {block} of {spec.name} does not match its checksum")
+                    raise IndexDamagedError.of(self._path, f"block {block} of {spec.name} does not match its checksum")
                 yield data
 
 
@@ -176,7 +176,7 @@ class Segment:
             data = np.frombuffer(self._map, np.uint8, length, offset)
             bad = _native.damaged_block(data, BLOCK_BYTES[name], self._layout.checksums[name], todo.astype(np.int64))
             if bad is not None:
-                raise _damaged(self._path, f"block {bad} of {name} does not match its checksum")
+                raise IndexDamagedError.of(self._path, f"block {bad} of {name} does not match its checksum")
             verified[todo] = True
 
 
@@ -192,20 +192,22 @@ class _Layout:
         """Read the header and the checksums of a segment; both must be those that the catalogue vouches for."""
         expected = _header(specs, rows)
         if path.is_symlink():
-            raise _damaged(path, "it is a symbolic link")
+            raise IndexDamagedError.of(path, "it is a symbolic link")
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 header = file.read(len(expected))
                 if header != expected:
-                    raise _damaged(path, _header_problem(header, size))
+                    raise IndexDamagedError.of(path, _header_problem(header, size))
                 tensors, offset = {}, len(header)
                 for spec in specs:
                     tensors[spec.name] = (offset, rows * spec.row_bytes)
                     offset += rows * spec.row_bytes
                 counts = {spec.name: -(-rows * spec.row_bytes // BLOCK_BYTES[spec.name]) for spec in specs}
                 if size != offset + 4 * sum(counts.values()):
-                    raise _damaged(path, f"it has {size} bytes instead of {offset + 4 * sum(counts.values())}")
+                    raise IndexDamagedError.of(
+                        path, f"it has {size} bytes instead of {offset + 4 * sum(counts.values())}"
+                    )
                 file.seek(offset)
                 digest = bytearray(header)
                 checksums = {}
@@ -214,9 +216,9 @@ class _Layout:
                     digest += table
                     checksums[name] = np.frombuffer(table, "<u4")
         except FileNotFoundError:
-            raise _damaged(path, "it is missing") from None
+            raise IndexDamagedError.of(path, "it is missing") from None
         if _native.crc32c(bytes(digest)) != checksum:
-            raise _damaged(path, "its table of checksums does not match the catalogue")
+            raise IndexDamagedError.of(path, "its table of checksums does not match the catalogue")
         return cls(tensors, checksums)
 
 
@@ -251,7 +253,3 @@ def _header_problem(header: bytes, size: int) -> str:
 
 def _checksums(data: bytes | bytearray, block_bytes: int) -> NDArray[np.uint32]:
     return _native.block_checksums(np.frombuffer(data, np.uint8), block_bytes)
-
-
-def _damaged(path: Path, problem: str) -> IndexDamagedError:
-    return IndexDamagedError(f"{path} is damaged: {problem}; restore it from a copy, or build the index again")

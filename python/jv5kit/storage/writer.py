@@ -9,11 +9,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from jv5kit.errors import IndexExistsError, InputError, Jv5kitError
 from jv5kit.storage import catalog
 from jv5kit.storage.catalog import Catalog, SegmentEntry, Settings, State
 from jv5kit.storage.lock import WriteLock
-from jv5kit.storage.segments import Part, SegmentPart, TensorSpec, write_segment
+from jv5kit.storage.segments import Part, Segment, SegmentPart, TensorSpec, write_segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
     from jv5kit.types import Document
 
-MAX_SEGMENT_ROWS = 1_000_000
+MAX_SEGMENT_ROWS = 1 << 20
+"""Rows of a segment at most; a power of two, as the sizes of merged segments are."""
+
 SEGMENTS = "segments"
 
 _OUR_FILES = re.compile(rf"lock|{SEGMENTS}|{re.escape(catalog.FILE)}(-wal|-shm|-journal)?")
@@ -33,7 +37,7 @@ _SEGMENT_FILE = re.compile(r"\d{6,}\.(safetensors|tmp)")
 class Writer:
     """The right to write an index. Make one with :meth:`create` or :meth:`open`, and close it.
 
-    A new index exists from its first commit on: until then an index that it replaces stays as it was.
+    A new index exists from its first commit on: the same transaction takes away an index that it replaces.
     """
 
     def __init__(self, folder: Path, specs: Sequence[TensorSpec], lock: WriteLock) -> None:
@@ -41,6 +45,9 @@ class Writer:
         self._specs = specs
         self._lock = lock
         self._catalog: Catalog | None = None
+        self._open: dict[SegmentEntry, Segment] = {}
+        # What the next commit takes away, if it is the first of an index that replaces another one.
+        self._replaced: tuple[SegmentEntry, ...] | None = None
         self.state: State
 
     @classmethod
@@ -56,6 +63,11 @@ class Writer:
             folder.mkdir(parents=True, exist_ok=True)
             writer = cls(folder, specs, WriteLock(folder))
         writer.state = State(settings, ())
+        try:
+            writer._take_over()
+        except BaseException:
+            writer.abandon()
+            raise
         return writer
 
     @classmethod
@@ -82,7 +94,7 @@ class Writer:
 
     def find(self, ids: Sequence[str]) -> dict[str, tuple[int, Document]]:
         """Row and document of each id that is in the index."""
-        return self._catalog.find(ids) if self._catalog else {}
+        return self._catalog.find(ids) if self._catalog and self._replaced is None else {}
 
     def commit(self, documents: Sequence[tuple[Document, str]], tensors: dict[str, NDArray[Any]]) -> None:
         """Add documents, each with its metadata as JSON, and their rows: on disk when this returns.
@@ -97,15 +109,17 @@ class Writer:
             last = replace(state.segments[-1], checksum=checksum)
             state = replace(state, segments=(*state.segments[:-1], last))
             self._register(documents, state)
-            for entry in merged:
-                self._segment_path(entry).unlink(missing_ok=True)
+            self._remove(merged)
 
     def close(self) -> None:
         """Let others write. A new index without documents comes into being here."""
         try:
-            if self._catalog is None:
-                with _disk_errors(self.folder):
+            with _disk_errors(self.folder):
+                if self._catalog is None:
                     self._create()
+                elif self._replaced is not None:
+                    self._register([], self.state)
+                    self._remove([])
         finally:
             self.abandon()
 
@@ -121,8 +135,41 @@ class Writer:
                 self.folder.rmdir()
         self._lock.release()
 
+    def same_rows(self, rows: NDArray[np.int64], tensors: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Whether each of some rows of the index (ascending) holds just the given tensors' row."""
+        same = np.ones(len(rows), np.bool_)
+        for entry in self.state.segments:
+            within = (rows >= entry.first_row) & (rows < entry.first_row + entry.rows)
+            if not within.any():
+                continue
+            if entry not in self._open:
+                path = self._segment_path(entry)
+                self._open[entry] = Segment(path, entry.first_row, entry.rows, entry.checksum, self._specs)
+            local = rows[within] - entry.first_row
+            for spec in self._specs:
+                stored = self._open[entry].rows_of(spec.name, local)[local]
+                equal = (stored == tensors[spec.name][within]).reshape(len(local), -1).all(axis=1)
+                same[within] &= equal
+        return same
+
+    def _take_over(self) -> None:
+        """Go on in the catalogue of the index that is replaced, if it is sound: then readers never miss a beat."""
+        try:
+            opened = Catalog(self.folder, write=True)
+        except Jv5kitError:
+            return
+        try:
+            old = opened.state()
+        except Jv5kitError:
+            opened.close()
+            return
+        self._catalog = opened
+        self._replaced = old.segments
+        generation = old.settings.generation + 1
+        self.state = replace(self.state, settings=replace(self.state.settings, generation=generation))
+
     def _create(self) -> None:
-        """Make the catalogue, and remove the index that it replaces."""
+        """Make the catalogue; what is there instead of one is not to be read."""
         for name in (catalog.FILE, f"{catalog.FILE}-wal", f"{catalog.FILE}-shm", f"{catalog.FILE}-journal"):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / SEGMENTS, ignore_errors=True)
@@ -132,10 +179,17 @@ class Writer:
             _fsync_folder(folder)
         self._catalog = Catalog(self.folder, write=True)
 
+    def _remove(self, merged: Sequence[SegmentEntry]) -> None:
+        """Remove the files of segments that the last commit made superfluous."""
+        for entry in (*merged, *(self._replaced or ())):
+            self._open.pop(entry, None)
+            self._segment_path(entry).unlink(missing_ok=True)
+        self._replaced = None
+
     def _next_state(self, rows: int) -> tuple[State, list[SegmentEntry]]:
         """The state with ``rows`` more, and the segments at the end that the new one takes in."""
         entries = list(self.state.segments)
-        number = max((entry.number for entry in entries), default=0) + 1
+        number = max((entry.number for entry in (*entries, *(self._replaced or ()))), default=0) + 1
         merged: list[SegmentEntry] = []
         while entries and entries[-1].rows <= rows and entries[-1].rows + rows <= MAX_SEGMENT_ROWS:
             rows += entries[-1].rows
