@@ -331,10 +331,10 @@ def test_a_folder_that_may_only_be_read(tmp_path: Path, monkeypatch: pytest.Monk
     # Root may write anywhere, so the test says what SQLite says to others.
     connect = sqlite3.connect
 
-    def refuse(uri: str, **options: object) -> sqlite3.Connection:
-        if "immutable" not in uri:
+    def refuse(database: str, **options: object) -> sqlite3.Connection:
+        if "immutable" not in database:
             raise sqlite3.OperationalError("unable to open database file")
-        return connect(uri, **options)  # type: ignore[call-overload, no-any-return]
+        return connect(database, **options)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr(sqlite3, "connect", refuse)
     monkeypatch.setattr(os, "access", lambda *_: False)
