@@ -81,23 +81,23 @@ unsafe impl Lanes for u64 {
     }
 }
 
-unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
+pub(super) unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
     quantize::sign_bits(row, out);
 }
 
-unsafe fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
+pub(super) unsafe fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
     quantize::int8_values(row, values)
 }
 
-unsafe fn mixed_dot(query: &[f32], row: &[i8]) -> f32 {
+pub(super) unsafe fn mixed_dot(query: &[f32], row: &[i8]) -> f32 {
     rescore::mixed_dot(query, row)
 }
 
-unsafe fn unit_length(row: &[f32], out: &mut [f32]) {
+pub(super) unsafe fn unit_length(row: &[f32], out: &mut [f32]) {
     truncate::unit_length(row, out);
 }
 
-unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut [u64]) {
+pub(super) unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut [u64]) {
     hamming::pack(codes, bytes, rows, 1, out);
 }
 

@@ -114,3 +114,41 @@ def test_appending_more_and_other_documents(folder: Path) -> None:
     with Index.open(folder / "docs.jv5") as index:
         for query, expected in ((random_rows(5)[3], "d3"), (random_rows(2, seed=1)[1], "o")):
             assert index.search(query, 1)[0].id == expected
+
+
+def test_embeddings_alone_are_taken_up_where_they_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jv5kit.building.BATCH_BYTES", 10 * 4 * 16)
+    sound = np.random.default_rng(0).standard_normal((35, 16)).astype(np.float32)
+    broken = sound.copy()
+    broken[25, 3] = np.nan
+    np.save("x.npy", broken)
+    outcome = inside("index", "--embeddings", "x.npy", code=2)
+    assert outcome.stderr.splitlines() == [
+        "jv5kit: row 25 of the embeddings holds a NaN; it has no direction to search by",
+        "20 documents are in x.jv5; the same command with --append goes on",
+    ]
+    np.save("x.npy", sound)
+    for there in (20, 35):
+        outcome = inside("index", "--embeddings", "x.npy", "--append")
+        assert outcome.stderr.startswith(f"{there} documents were there already, identical\nx.jv5: 35 documents")
+    sound[3] += 1
+    np.save("x.npy", sound)
+    outcome = inside("index", "--embeddings", "x.npy", "--append", code=2)
+    assert outcome.stderr.splitlines() == [
+        "jv5kit: document '3': the id '3' is taken by other content in the index",
+        "35 documents are in x.jv5; the same command with --append goes on",
+    ]
+
+
+def test_queries_before_a_bad_one_are_answered(folder: Path, tiny_model: Path) -> None:
+    run("index", "docs.jsonl", "-m", tiny_model, cwd=folder)
+    outcome = run("search", "-", "--json", "-k", "1", cwd=folder, stdin="ice\nsnow\n\nrain\n", code=2)
+    assert [json.loads(line)["query"] for line in outcome.stdout.splitlines()] == ["ice", "snow"]
+    assert outcome.stderr == "jv5kit: <stdin>:3: the query is empty\n"
+
+
+def test_the_version() -> None:
+    assert run("--version").stdout.startswith("jv5kit 0.")

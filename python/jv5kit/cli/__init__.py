@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -31,9 +32,15 @@ app.command()(encode.encode)
 app.command()(info.info)
 
 
-@app.callback()
-def _options() -> None:
-    pass
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        import jv5kit
+
+        print(f"jv5kit {jv5kit.__version__}")
+        raise typer.Exit
 
 
 def main() -> None:

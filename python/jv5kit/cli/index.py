@@ -55,7 +55,7 @@ def index(
     with --append.
     """
     from jv5kit.embeddings import EmbeddingsFile
-    from jv5kit.errors import InputError
+    from jv5kit.errors import InputError, Jv5kitError
     from jv5kit.logs import log_to_stderr, logger
 
     log_to_stderr(quiet=quiet, verbose=verbose)
@@ -89,11 +89,11 @@ def index(
     wanted = _precision(precision, binary=binary)
     try:
         opened = (
-            _append(path, lines, wanted, dim, model, options)
+            _append(path, lines, wanted, dim, model, options, run)
             if append
             else _build(path, lines, wanted, dim, model, force, options, run)
         )
-    except (KeyboardInterrupt, InputError) as error:
+    except (KeyboardInterrupt, Jv5kitError) as error:
         raise run.stopped(error) from None
     run.done(opened)
 
@@ -127,6 +127,7 @@ def _append(
     dim: int | None,
     model: str | None,
     options: dict[str, Any],
+    run: _Run,
 ) -> Index:
     from jv5kit.errors import InputError
     from jv5kit.index import Index
@@ -140,6 +141,7 @@ def _append(
             raise InputError(f"{name} {given}: {path} has {stored}, which --append cannot change")
     if model is not None:
         opened.use_encoder(model)
+    run.begins_with(len(opened))
     added = opened.add(lines, **options)
     if added.identical:
         print(f"{added.identical:,} documents were there already, identical", file=sys.stderr)
@@ -181,6 +183,10 @@ class _Run:
         self._json = json
         self._documents: int | None = None
 
+    def begins_with(self, documents: int) -> None:
+        """Note the documents that are there before the run adds any."""
+        self._documents = documents
+
     def committed(self, documents: int) -> None:
         """Tell a program that so many documents are safe."""
         self._documents = documents
@@ -189,14 +195,15 @@ class _Run:
 
     def stopped(self, error: BaseException) -> BaseException:
         """The error that ends the run, with what was committed before it."""
-        from jv5kit.errors import InputError
-
-        hint = f"{self._documents or 0:,} documents are in {self._path}; the same command with --append goes on"
+        if self._documents is None:
+            hint = "nothing was added"
+        else:
+            hint = f"{self._documents:,} documents are in {self._path}; the same command with --append goes on"
         if isinstance(error, KeyboardInterrupt):
-            said = "nothing was added" if self._documents is None else hint
-            print(f"jv5kit: interrupted; {said}", file=sys.stderr)
-            return error
-        return error if self._documents is None else InputError(f"{error}\n{hint}")
+            print(f"jv5kit: interrupted; {hint}", file=sys.stderr)
+        elif self._documents is not None:
+            error.args = (f"{error}\n{hint}",)
+        return error
 
     def done(self, index: Index) -> None:
         """Say what there is now."""
