@@ -123,6 +123,42 @@ def test_nothing_acknowledged_is_lost(inputs: tuple[Path, Path], tmp_path: Path)
     assert len(Index.open(folder)) == ROWS
 
 
+def test_a_replacement_is_whole_or_not_at_all(inputs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Killed at any moment of ``--force``, the old index is there as it was, or the new one as far as it came."""
+    chance = random.Random(4)
+    documents, embeddings = inputs
+    command = [
+        sys.executable,
+        "-c",
+        COMMAND.format(patch=""),
+        str(documents),
+        "--embeddings",
+        str(embeddings),
+        "--force",
+    ]
+    old = np.random.default_rng(9).standard_normal((777, 16)).astype(np.float32)
+    outcomes = set()
+    for kill in range(KILLS):
+        folder = tmp_path / f"{kill}.jv5"
+        Index.build(folder, embeddings=old, ids=[f"old{i}" for i in range(777)]).close()
+        arguments = [*command, "-o", str(folder), "--json"]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            if kill % 2:
+                assert child.stdout is not None
+                child.stdout.readline()
+            # Around the first commit, which comes as soon as Python has started; the first kill comes before it.
+            time.sleep(chance.uniform(0, 0.4) if kill else 0)
+            child.kill()
+        with Index.open(folder) as index:
+            if len(index) == 777:
+                assert [hit.id for hit in index.search(old[5], 1, oversample=50)] == ["old5"]
+                outcomes.add("old")
+                continue
+        verify(folder, inputs, 0)
+        outcomes.add("new")
+    assert outcomes == {"old", "new"}
+
+
 def test_the_wrong_order_is_caught(inputs: tuple[Path, Path], tmp_path: Path) -> None:
     """The canary: with the transaction before the segment, the same kills leave an index that does not open."""
     chance = random.Random(3)
