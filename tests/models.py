@@ -5,6 +5,23 @@ import string
 from pathlib import Path
 from typing import Any, Literal
 
+TEXTS = [
+    "the penguin swims in the cold sea",
+    "",
+    "a",
+    "  leading spaces and trailing ones   ",
+    "two\nlines\tand a tab\r\n",
+    "   ",
+    "Ünïcode: 漢字, Ελληνικά, עברית, e\u0301, 🐧 and \u200b",
+    "a warm bird flies " * 12,
+    "beyond the context " * 200,
+    "UPPER and lower",
+    "[SEP] a special token as text [CLS]",
+    "search " * 30,
+]
+"""Short and long in no order, so that batches by length move every one of them."""
+
+
 DIM = 64
 CONTEXT = 96
 """Tokens that the tiny models read, special tokens included."""

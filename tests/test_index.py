@@ -393,3 +393,10 @@ def test_a_damaged_schema_is_an_error_of_ours(tmp_path: Path) -> None:
         except Jv5kitError:
             refused += 1
     assert refused > 10
+
+
+def test_a_closed_index_says_so(tmp_path: Path) -> None:
+    index = Index.build(tmp_path / "x.jv5", embeddings=np.eye(8))
+    index.close()
+    with pytest.raises(Jv5kitError, match="the index was closed"):
+        index.search(np.eye(8)[0])

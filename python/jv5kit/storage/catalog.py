@@ -176,7 +176,8 @@ class Catalog:
             ReplacedError: the index has other settings by now than those under which the rows were found.
         """
         with self._lock, self.damage(), self._transaction("BEGIN"):
-            if self._connection.execute("SELECT settings FROM catalog").fetchone() != (_settings_json(settings),):
+            (text,) = self._connection.execute("SELECT settings FROM catalog").fetchone()
+            if Settings(**json.loads(text)) != settings:
                 raise ReplacedError
             found = dict(self._select("row", rows))
         missing = set(rows) - set(found)
@@ -301,9 +302,13 @@ def _open(uri: str) -> sqlite3.Connection:
 def _connection_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+    except sqlite3.ProgrammingError as error:
+        if "closed" in str(error):
+            raise Jv5kitError(f"{path}: the index was closed; open it again") from None
         raise
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (sqlite3.IntegrityError, sqlite3.InterfaceError):
+        raise
+    except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
         raise IndexDamagedError.of(path, str(error)) from error
     except sqlite3.OperationalError as error:
         if any(sign in str(error) for sign in _SIGNS_OF_DAMAGE):
