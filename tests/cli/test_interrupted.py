@@ -139,7 +139,6 @@ def test_embeddings_alone_are_taken_up_where_they_stopped(
     outcome = inside("index", "--embeddings", "x.npy", "--append", code=2)
     assert outcome.stderr.splitlines() == [
         "jv5kit: document '3': the id '3' is taken by other content in the index",
-        "35 documents are in x.jv5; the same command with --append goes on",
     ]
 
 

@@ -182,6 +182,7 @@ class _Run:
         self._path = path
         self._json = json
         self._documents: int | None = None
+        self._added = False
 
     def begins_with(self, documents: int) -> None:
         """Note the documents that are there before the run adds any."""
@@ -189,7 +190,7 @@ class _Run:
 
     def committed(self, documents: int) -> None:
         """Tell a program that so many documents are safe."""
-        self._documents = documents
+        self._documents, self._added = documents, True
         if self._json:
             print(json_lines.dumps({"committed": documents}), flush=True)
 
@@ -201,7 +202,7 @@ class _Run:
             hint = f"{self._documents:,} documents are in {self._path}; the same command with --append goes on"
         if isinstance(error, KeyboardInterrupt):
             print(f"jv5kit: interrupted; {hint}", file=sys.stderr)
-        elif self._documents is not None:
+        elif self._added:
             error.args = (f"{error}\n{hint}",)
         return error
 
