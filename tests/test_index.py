@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from jv5kit import Document, Index, building, truncate_embeddings
+from jv5kit import Document, Index, truncate_embeddings
 from jv5kit.building import Added
 from jv5kit.errors import (
     DocumentError,
@@ -343,18 +343,6 @@ def test_a_folder_that_may_only_be_read(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "x.jv5" / "index.sqlite-wal").write_bytes(b"what the writer left")
     with pytest.raises(Jv5kitError, match="unable to open database file"):
         Index.open(tmp_path / "x.jv5")
-
-
-def test_batches_go_by_the_time_that_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("jv5kit.building.time.monotonic", lambda: clock[0])
-    documents = ({"text": f"text {i}"} for i in range(10_000))
-    sizes = []
-    for _, batch, _ in building._batches(building.Source(documents), 0, None):
-        sizes.append(len(batch))
-        # A machine of 100 documents a second, after a first batch that was passed over at once.
-        clock[0] += len(batch) / 100 if len(sizes) > 1 else 0
-    assert sizes == [512, 1024, *[512] * 16, 272]
 
 
 def test_a_refresh_keeps_what_is_verified(tmp_path: Path) -> None:

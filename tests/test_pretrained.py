@@ -342,3 +342,20 @@ from jv5kit import Index
 print([hit.id for hit in Index.open("docs.jv5").search(np.load("x.npy")[1], 1)])
 """
     assert without_torch(search, cwd=tmp_path).stdout == "['2']\n"
+
+
+def test_the_fingerprint_has_all_that_decides_an_embedding(tmp_path: Path) -> None:
+    def fingerprint(name: str, **options: Any) -> str:
+        folder = models.as_sentence_transformers(models.bert(tmp_path / name), **options)
+        return load_checkpoint(folder).fingerprint()
+
+    plain = fingerprint("plain")
+    assert fingerprint("again") == plain
+    assert fingerprint("prompts", prompts={"query": "Query: "}) == plain, "an index keeps the prompts itself"
+    others = [
+        fingerprint("cls", pooling="cls"),
+        fingerprint("long", normalize=False),
+        fingerprint("short", max_seq_length=12),
+        fingerprint("lower", do_lower_case=True),
+    ]
+    assert len({plain, *others}) == 5

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -149,6 +150,29 @@ def test_the_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:
             WriteLock(tmp_path)
         child.send_signal(signal.SIGKILL)
     WriteLock(tmp_path).release()
+
+
+def test_a_lock_that_was_removed_locks_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that made nothing removes its lock file, which another one may have opened just before."""
+    first = WriteLock(tmp_path)
+    flock = fcntl.flock
+    calls = 0
+
+    def after_the_removal(file: IO[bytes], operation: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            (tmp_path / "lock").unlink()
+            first.release()
+        flock(file, operation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", after_the_removal)
+        second = WriteLock(tmp_path)
+    assert calls == 2, "the lock of the removed file is not taken for the index's"
+    with pytest.raises(IndexLockedError):
+        WriteLock(tmp_path)
+    second.release()
 
 
 class TestWhatIsThere:
