@@ -354,4 +354,5 @@ def test_a_wrong_argument_is_found_before_anything_is_encoded(
 ) -> None:
     monkeypatch.setattr(encoder.backend, "embed", lambda batch: pytest.fail("encoded"))
     with pytest.raises(InputError, match=r"inputs\[5000\] is int"):
+        # The wrong type is what is tested.
         encoder.encode(["a"] * 5000 + [1])  # type: ignore[list-item]

@@ -21,8 +21,10 @@ from jv5kit.storage.writer import Writer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from jv5kit.types import Precision
+
 GOLDEN = Path(__file__).parent / "golden"
-PRECISIONS = ("ubinary", "float32")
+PRECISIONS: tuple[Precision, ...] = ("ubinary", "float32")
 
 
 def golden_embeddings() -> NDArray[np.float32]:
@@ -43,7 +45,7 @@ def write_golden() -> None:
         documents = [
             {"id": f"d{i}", "text": f"document {i} ✓", "title": f"T{i}" if i % 2 else None, "n": i} for i in range(40)
         ]
-        index = Index.build(folder, documents[:30], embeddings=golden_embeddings()[:30], dim=8, precision=precision)  # type: ignore[arg-type]
+        index = Index.build(folder, documents[:30], embeddings=golden_embeddings()[:30], dim=8, precision=precision)
         index.add(documents[30:], embeddings=golden_embeddings()[30:])
         index.close()
         (GOLDEN / f"{precision}-{FORMAT}.json").write_text(json.dumps(answers(folder), indent=1) + "\n")

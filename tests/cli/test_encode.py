@@ -129,7 +129,7 @@ def test_a_failure_leaves_the_old_file(here: Path, inside: Inside, monkeypatch: 
     ("arguments", "message"),
     [
         (["docs.jsonl", "--task", "poetry"], "--task poetry is not known; choose one of retrieval, text-matching"),
-        (["docs.jsonl", "--precision", "int8"], "--precision int8 is not known; choose float32 or ubinary"),
+        (["docs.jsonl", "--precision", "int8"], "--precision int8 is not known; choose one of float32, ubinary"),
         (["docs.jsonl", "--binary", "--precision", "float32"], "--binary is --precision ubinary; it contradicts"),
         (["docs.jsonl", "--dim", "0"], "--dim 0 is outside 1..64"),
         (["docs.jsonl", "-o", "nowhere/x.npy"], "cannot write nowhere/x.npy: No such file or directory"),

@@ -98,6 +98,7 @@ def test_the_order_of_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def spy_register(self: Writer, *arguments: object) -> None:
         steps.append("register")
+        # The spy passes on whatever it is given.
         register(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "fsync", spy_fsync)

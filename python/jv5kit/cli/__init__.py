@@ -63,7 +63,8 @@ def main() -> None:
 
 def _prepare_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        # Python has None for what the caller closed; no file of ours may take its number.
+        # Python has None for what the caller closed; no file of ours may take its number. The stand-in stays open as
+        # long as the process runs, as the stream itself would.
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jv5kit.cli.options import Binary, Dim, Force, Model, Quiet, Verbose
+from jv5kit.cli.options import Binary, Dim, Force, Model, Quiet, Verbose, wanted_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,11 +57,7 @@ def encode(
     from jv5kit.tasks import TASKS
 
     log_to_stderr(quiet=quiet, verbose=verbose)
-    if binary and precision not in (None, "ubinary"):
-        raise InputError(f"--binary is --precision ubinary; it contradicts --precision {precision}")
-    precision = "ubinary" if binary else precision or "float32"
-    if precision not in ("float32", "ubinary"):
-        raise InputError(f"--precision {precision} is not known; choose float32 or ubinary")
+    wanted = wanted_precision(precision, binary=binary) or "float32"
     if task not in TASKS:
         raise InputError(f"--task {task} is not known; choose one of {', '.join(TASKS)}")
     if output is not None and output.is_dir():
@@ -77,7 +73,7 @@ def encode(
     encoder = Encoder.from_pretrained(model)
     if dim is not None and not 1 <= dim <= encoder.dim:
         raise InputError(f"--dim {dim} is outside 1..{encoder.dim}, the model's dimensions")
-    if precision == "ubinary" and (dim or encoder.dim) % 8:
+    if wanted == "ubinary" and (dim or encoder.dim) % 8:
         raise InputError(f"--dim {dim or encoder.dim} is not a multiple of 8, which one bit a dimension needs")
 
     def batches() -> Iterator[NDArray[Any]]:
@@ -89,7 +85,7 @@ def encode(
             ) as progress,
         ):
             while batch := [document.content for document in islice(read, _BATCH)]:
-                yield encode_batch(batch, task=task, truncate_dim=dim, precision=precision, show_progress_bar=False)
+                yield encode_batch(batch, task=task, truncate_dim=dim, precision=wanted, show_progress_bar=False)
                 progress(len(batch))
 
     if output is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jv5kit.cli.options import Binary, Dim, Documents, Force, Json, Model, Quiet, Verbose
+from jv5kit.cli.options import Binary, Dim, Documents, Force, Json, Model, Quiet, Verbose, wanted_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ def index(
         "on_commit": run.committed,
         "show_progress_bar": False if quiet or json else None,
     }
-    wanted = _precision(precision, binary=binary)
+    wanted = wanted_precision(precision, binary=binary)
     try:
         opened = (
             _append(path, lines, wanted, dim, model, options, run)
@@ -231,19 +231,3 @@ def _default_output(source: Path) -> Path:
         raise InputError("standard input has no name: say where the index goes with -o DIR")
     name = source.name.removesuffix(".gz")
     return Path(Path(name).stem + ".jv5")
-
-
-def _precision(precision: str | None, *, binary: bool) -> Precision | None:
-    from jv5kit.errors import InputError
-    from jv5kit.types import PRECISIONS
-
-    if binary and precision not in (None, "ubinary"):
-        raise InputError(f"--binary is --precision ubinary; it contradicts --precision {precision}")
-    if binary:
-        return "ubinary"
-    for known in PRECISIONS:
-        if precision == known:
-            return known
-    if precision is not None:
-        raise InputError(f"--precision {precision} is not known; choose one of {', '.join(PRECISIONS)}")
-    return None

@@ -1,11 +1,14 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what they mean together."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from jv5kit.types import Precision
 
 Model = Annotated[
     str | None,
@@ -23,3 +26,24 @@ Documents = Annotated[
     Path | None,
     typer.Argument(metavar="DOCUMENTS", help="JSON Lines, .gz or not; - is standard input.", show_default=False),
 ]
+
+
+def wanted_precision(precision: str | None, *, binary: bool) -> Precision | None:
+    """The precision that ``--precision`` and ``--binary`` ask for, None if neither does.
+
+    Raises:
+        InputError: they contradict each other, or the precision is not known.
+    """
+    from jv5kit.errors import InputError
+    from jv5kit.types import PRECISIONS
+
+    if binary and precision not in (None, "ubinary"):
+        raise InputError(f"--binary is --precision ubinary; it contradicts --precision {precision}")
+    if binary:
+        return "ubinary"
+    for known in PRECISIONS:
+        if precision == known:
+            return known
+    if precision is not None:
+        raise InputError(f"--precision {precision} is not known; choose one of {', '.join(PRECISIONS)}")
+    return None
