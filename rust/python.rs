@@ -6,8 +6,9 @@
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
+use crate::parts::Mask;
 use crate::quantize::code_bytes;
-use crate::search::{Codes, search};
+use crate::search::{Codes, Part, search};
 use crate::simd;
 
 pyo3::import_exception!(jv5kit.errors, InputError);
@@ -136,38 +137,38 @@ fn truncate<'py>(
 
 /// The `top_k` nearest codes of each query: distances int32 and rows int64, both `(queries, k)`, by distance, then row.
 ///
-/// `k` is `top_k`, or the number of rows that the mask keeps if that is less.
+/// `parts` are searched as one: codes uint8 `(n, bytes)` and the bits of the rows to search, uint8 `(ceil(n / 8),)` with the
+/// first row lowest, or None for all. Rows are numbered through over the parts. `k` is `top_k`, or the number of rows to search
+/// if that is less.
 #[pyfunction]
-#[pyo3(signature = (query_codes, codes, top_k, mask, threads))]
+#[pyo3(signature = (query_codes, parts, top_k, threads))]
 fn hamming_search<'py>(
     py: Python<'py>,
     query_codes: PyReadonlyArray2<'py, u8>,
-    codes: PyReadonlyArray2<'py, u8>,
+    parts: Vec<(PyReadonlyArray2<'py, u8>, Option<PyReadonlyArray1<'py, u8>>)>,
     top_k: usize,
-    mask: Option<PyReadonlyArray1<'py, bool>>,
     threads: Option<usize>,
 ) -> PyResult<Pair<'py, i32, i64>> {
     let tier = simd::active().map_err(InputError::new_err)?.tier;
     let threads = thread_limit(threads)?;
     let (queries, bytes) = (query_codes.shape()[0], query_codes.shape()[1]);
-    let rows = codes.shape()[0];
-    if codes.shape()[1] != bytes {
-        let other = codes.shape()[1];
-        return Err(InputError::new_err(format!("query codes have {bytes} bytes, the codes to search {other}")));
-    }
     if bytes == 0 || bytes > MAX_CODE_BYTES {
         return Err(InputError::new_err(format!("codes of {bytes} bytes; they must have 1 to {MAX_CODE_BYTES}")));
     }
     if top_k == 0 {
         return Err(InputError::new_err("top_k=0; it must be at least 1"));
     }
-    let mask = mask.as_ref().map(|mask| mask.as_slice().map_err(|_| not_contiguous("mask"))).transpose()?;
-    if let Some(mask) = mask.filter(|mask| mask.len() != rows) {
-        return Err(InputError::new_err(format!("mask has {} flags for {rows} codes", mask.len())));
+    let mut searched = Vec::with_capacity(parts.len());
+    for (codes, mask) in &parts {
+        let (rows, other) = (codes.shape()[0], codes.shape()[1]);
+        if other != bytes {
+            return Err(InputError::new_err(format!("query codes have {bytes} bytes, the codes to search {other}")));
+        }
+        let codes = Codes::new(contiguous(codes, "codes")?, bytes);
+        searched.push(Part { codes, mask: mask_of(mask.as_ref(), rows)? });
     }
     let query_codes = Codes::new(contiguous(&query_codes, "query_codes")?, bytes);
-    let codes = Codes::new(contiguous(&codes, "codes")?, bytes);
-    let hits = py.detach(|| search(tier, query_codes, codes, top_k, mask, threads));
+    let hits = py.detach(|| search(tier, query_codes, &searched, top_k, threads));
     let found = hits.first().map_or(0, Vec::len);
     let distances = PyArray2::zeros(py, [queries, found], false);
     let numbers = PyArray2::zeros(py, [queries, found], false);
@@ -228,6 +229,16 @@ fn damaged_block<'py>(
     }
     let blocks = blocks.iter().map(|&block| block as usize);
     Ok(py.detach(|| crate::checksum::damaged_block(data, block_bytes, checksums, blocks)))
+}
+
+/// The bits of a mask of so many rows, if there is one.
+fn mask_of<'a>(mask: Option<&'a PyReadonlyArray1<'_, u8>>, rows: usize) -> PyResult<Option<Mask<'a>>> {
+    let Some(mask) = mask else { return Ok(None) };
+    let bits = mask.as_slice().map_err(|_| not_contiguous("mask"))?;
+    if bits.len() != rows.div_ceil(8) {
+        return Err(InputError::new_err(format!("mask has {} bytes for {rows} rows, one bit each", bits.len())));
+    }
+    Ok(Some(Mask::new(bits, rows)))
 }
 
 fn contiguous<'a, T: numpy::Element>(array: &'a PyReadonlyArray2<'_, T>, name: &str) -> PyResult<&'a [T]> {

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -25,9 +26,8 @@ def damaged_block(
 ) -> int | None: ...
 def hamming_search(
     query_codes: NDArray[np.uint8],
-    codes: NDArray[np.uint8],
+    parts: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]],
     top_k: int,
-    mask: NDArray[np.bool_] | None,
     threads: int | None,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
 def mixed_products(

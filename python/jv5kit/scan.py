@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jv5kit import _native
-from jv5kit.quantize import hamming_search, quantize_embeddings
+from jv5kit.quantize import quantize_embeddings
 from jv5kit.storage.segments import TensorSpec
 
 if TYPE_CHECKING:
@@ -80,17 +80,11 @@ def scan(
 
 def _code_candidates(segments: Sequence[Segment], queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """The rows of the ``count`` nearest codes, by distance, then row."""
-    codes = quantize_embeddings(queries)
-    found = []
-    for segment in segments:
-        distances, rows = hamming_search(codes, segment.tensor("codes"), count)
-        found.append((distances, rows + segment.first_row))
-    if len(found) == 1:
-        return found[0][1]
-    distances, rows = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-    # Segments come in the order of their rows, so a stable sort keeps the row number as the second key.
-    order = np.argsort(distances, axis=1, kind="stable")[:, :count]
-    return np.take_along_axis(rows, order, axis=1)
+    parts = [(segment.tensor("codes"), None) for segment in segments]
+    count = min(count, sum(segment.rows for segment in segments))
+    # Rows of segments follow each other as those of the parts do.
+    rows = _native.hamming_search(quantize_embeddings(queries), parts, count, None)[1]
+    return rows + segments[0].first_row
 
 
 def _rescore(segments: Sequence[Segment], queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
