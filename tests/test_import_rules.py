@@ -15,7 +15,7 @@ PACKAGE = Path(jv5kit.__file__).parent
 LAYERS = [
     {"types", "errors"},
     {"_native", "tasks", "logs", "progress"},
-    {"documents", "embeddings", "quantize"},
+    {"documents", "embeddings", "filters", "quantize", "where"},
     {"storage"},
     {"scan"},
     {"pretrained"},
