@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::Tier;
-use crate::hamming::{self, Lanes, Tile, TileRows};
+use crate::hamming::{self, Lanes, Tile};
+use crate::parts::TileRows;
 use crate::quantize;
 use crate::rescore;
 use crate::topk::TopK;

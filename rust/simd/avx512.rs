@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::Tier;
-use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, TileRows, code_words};
+use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, code_words};
+use crate::parts::TileRows;
 use crate::quantize;
 use crate::rescore;
 use crate::topk::TopK;

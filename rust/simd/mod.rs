@@ -14,7 +14,8 @@ mod scalar;
 
 use std::sync::OnceLock;
 
-use crate::hamming::{Tile, TileRows};
+use crate::hamming::Tile;
+use crate::parts::TileRows;
 use crate::topk::TopK;
 
 /// The environment variable that forces a tier.

@@ -1,7 +1,8 @@
 //! The portable tier: 64-bit words and whatever the target's baseline makes of them. Also the one lane that `popcnt` shares.
 
 use super::Tier;
-use crate::hamming::{self, Lanes, Tile, TileRows};
+use crate::hamming::{self, Lanes, Tile};
+use crate::parts::TileRows;
 use crate::quantize;
 use crate::rescore;
 use crate::topk::TopK;
