@@ -17,7 +17,7 @@
 //! registers (the number of words is a constant for the usual code lengths), the codes stream from the first-level cache,
 //! and a group of vectors costs one branch: does any lane pass the bound of the top-k?
 
-use crate::parts::Mask;
+use crate::parts::TileRows;
 use crate::topk::TopK;
 
 /// Bytes ahead of the scan that are asked for, where codes are read from memory.
@@ -88,44 +88,8 @@ impl Tile<'_> {
     /// Take the tile's code at `offset` if it is kept and among the nearest.
     #[inline(always)]
     fn offer(&self, offset: usize, distance: u32, topk: &mut TopK) {
-        let row = self.rows.get(offset);
-        if !matches!(self.rows, TileRows::Range { mask: Some(mask), .. } if !mask.keeps(row)) {
-            topk.offer(distance, (self.first + row) as u64);
-        }
-    }
-}
-
-/// The rows of a tile, by their numbers in their part.
-#[derive(Clone, Copy)]
-pub(crate) enum TileRows<'a> {
-    /// `len` rows from `start` on.
-    Range {
-        /// The first row.
-        start: usize,
-        /// How many.
-        len: usize,
-        /// Which of them to take, if not all.
-        mask: Option<Mask<'a>>,
-    },
-    /// The rows that a mask keeps, ascending.
-    List(&'a [usize]),
-}
-
-impl TileRows<'_> {
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Range { len, .. } => *len,
-            Self::List(rows) => rows.len(),
-        }
-    }
-
-    /// Row number of the tile's code at `offset`.
-    #[inline(always)]
-    pub fn get(&self, offset: usize) -> usize {
-        match self {
-            Self::Range { start, .. } => start + offset,
-            Self::List(rows) => rows[offset],
+        if self.rows.keeps(offset) {
+            topk.offer(distance, (self.first + self.rows.get(offset)) as u64);
         }
     }
 }

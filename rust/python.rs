@@ -6,6 +6,7 @@
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
+use crate::dot::{self, MAX_DIM};
 use crate::parts::Mask;
 use crate::quantize::code_bytes;
 use crate::search::{Codes, Part, search};
@@ -23,14 +24,16 @@ const THREADS: &str = "JV5KIT_THREADS";
 const NEW: &str = "a new array is contiguous";
 
 type QuantizedRows<'py> = (Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>, Bound<'py, PyArray2<u8>>);
+type CodesPart<'py> = (PyReadonlyArray2<'py, u8>, Option<PyReadonlyArray1<'py, u8>>);
+type RowsPart<'py> = (PyReadonlyArray2<'py, i8>, PyReadonlyArray1<'py, f32>, Option<PyReadonlyArray1<'py, u8>>);
 type Pair<'py, A, B> = (Bound<'py, PyArray2<A>>, Bound<'py, PyArray2<B>>);
 
 #[pymodule]
 mod _native {
     #[pymodule_export]
     use super::{
-        block_checksums, crc32c, damaged_block, hamming_search, mixed_products, quantize_binary, quantize_rows,
-        simd_tier, truncate,
+        block_checksums, crc32c, damaged_block, dot_search, hamming_search, mixed_products, quantize_binary,
+        quantize_rows, simd_tier, truncate,
     };
 }
 
@@ -145,7 +148,7 @@ fn truncate<'py>(
 fn hamming_search<'py>(
     py: Python<'py>,
     query_codes: PyReadonlyArray2<'py, u8>,
-    parts: Vec<(PyReadonlyArray2<'py, u8>, Option<PyReadonlyArray1<'py, u8>>)>,
+    parts: Vec<CodesPart<'py>>,
     top_k: usize,
     threads: Option<usize>,
 ) -> PyResult<Pair<'py, i32, i64>> {
@@ -179,6 +182,56 @@ fn hamming_search<'py>(
         (out_distances[i], out_rows[i]) = (hit.distance as i32, hit.row as i64);
     }
     Ok((distances, numbers))
+}
+
+/// The `top_k` int8 rows that score highest with each int8 query: scores float32 and rows int64, both `(queries, k)`, best first,
+/// then by row.
+///
+/// `parts` are searched as one: values int8 `(n, dim)`, scales float32 `(n,)`, and a mask as in `hamming_search`. A score is the
+/// dot product, exact in int32, times the scale of the row; one that is not a number is minus infinity.
+#[pyfunction]
+#[pyo3(signature = (query_values, parts, top_k, threads))]
+fn dot_search<'py>(
+    py: Python<'py>,
+    query_values: PyReadonlyArray2<'py, i8>,
+    parts: Vec<RowsPart<'py>>,
+    top_k: usize,
+    threads: Option<usize>,
+) -> PyResult<Pair<'py, f32, i64>> {
+    let tier = simd::active().map_err(InputError::new_err)?.tier;
+    let threads = thread_limit(threads)?;
+    let (queries, dim) = (query_values.shape()[0], query_values.shape()[1]);
+    if dim == 0 || dim > MAX_DIM {
+        return Err(InputError::new_err(format!("queries of {dim} dimensions; they must have 1 to {MAX_DIM}")));
+    }
+    if top_k == 0 {
+        return Err(InputError::new_err("top_k=0; it must be at least 1"));
+    }
+    let mut searched = Vec::with_capacity(parts.len());
+    for (values, scales, mask) in &parts {
+        let (rows, other) = (values.shape()[0], values.shape()[1]);
+        if other != dim {
+            return Err(InputError::new_err(format!("queries have {dim} dimensions, the rows to search {other}")));
+        }
+        if scales.len() != rows {
+            return Err(InputError::new_err(format!("{} scales for {rows} rows", scales.len())));
+        }
+        let values = contiguous(values, "values")?;
+        let scales = scales.as_slice().map_err(|_| not_contiguous("scales"))?;
+        searched.push(dot::Part { values, scales, mask: mask_of(mask.as_ref(), rows)? });
+    }
+    let query_values = contiguous(&query_values, "query_values")?;
+    let hits = py.detach(|| dot::search(tier, query_values, dim, &searched, top_k, threads));
+    let found = hits.first().map_or(0, Vec::len);
+    let scores = PyArray2::zeros(py, [queries, found], false);
+    let numbers = PyArray2::zeros(py, [queries, found], false);
+    // SAFETY: as in `quantize_binary`.
+    let out = unsafe { (scores.as_slice_mut(), numbers.as_slice_mut()) };
+    let (out_scores, out_rows) = (out.0.expect(NEW), out.1.expect(NEW));
+    for (i, hit) in hits.iter().flatten().enumerate() {
+        (out_scores[i], out_rows[i]) = (hit.score, hit.row as i64);
+    }
+    Ok((scores, numbers))
 }
 
 /// CRC32C of bytes: for the many small records of the catalogue, so the GIL stays held.

@@ -2,12 +2,10 @@
 //!
 //! A batch of queries walks the codes once: a tile of codes is packed into the first-level cache and scanned by every query
 //! of the batch before the next tile is read. Each thread keeps its own top-k over the chunks that it claims, of whatever part
-//! ([`crate::parts`]), and the merge by (distance, row) makes the result independent of who scanned what. Where a mask keeps
-//! few rows, only these are packed: they cost what they would without the others. Where it keeps most, all rows are scanned,
-//! and those that come near enough are looked up in the mask.
+//! ([`crate::parts`]), and the merge by (distance, row) makes the result independent of who scanned what.
 
-use crate::hamming::{ROW_WORDS, Tile, TileRows, code_words};
-use crate::parts::{Chunk, Mask, chunks, claim, merge};
+use crate::hamming::{ROW_WORDS, Tile, code_words};
+use crate::parts::{Mask, TileRows, chunks, claim, for_each_tile, merge};
 use crate::simd::Tier;
 use crate::topk::{Hit, TopK};
 
@@ -22,12 +20,6 @@ const CACHE_LINE: usize = 64;
 
 /// Queries from which packing a tile costs less than it saves.
 const QUERIES_WORTH_PACKING: usize = 4;
-
-/// Cost of bringing a row into a tile, in comparisons of it with a query, where rows are read in order.
-const READING: usize = 4;
-
-/// The same where a mask picks them.
-const GATHERING: usize = 28;
 
 /// Rows that a thread claims at a time: half a millisecond of work or so for a batch, so that threads end together.
 const CHUNK_ROWS: usize = 16384;
@@ -100,10 +92,8 @@ pub fn search(tier: &Tier, queries: Codes, parts: &[Part], k: usize, threads: us
         let words = padded_words(batch);
         let found = claim(&chunks, batch.bytes, batch.len(), threads, |chunks| {
             let mut walk = Walk::new(tier, &words, batch.bytes, parts, k);
-            for chunk in chunks {
-                walk.chunk(chunk);
-            }
-            walk.finish()
+            for_each_tile(chunks, walk.tile_rows, batch.len(), |part, first, rows| walk.tile(part, first, rows));
+            walk.topk.into_iter().map(TopK::into_sorted).collect()
         });
         hits.extend(merge(found, k));
     }
@@ -123,7 +113,7 @@ fn padded_words(queries: Codes) -> Vec<u64> {
     words
 }
 
-/// What one thread carries along: its tile, a top-k for each query, and rows that fill no tile yet.
+/// What one thread carries along: a packed tile, and a top-k for each query.
 struct Walk<'a> {
     tier: &'a Tier,
     queries: &'a [u64],
@@ -132,9 +122,6 @@ struct Walk<'a> {
     packed: Vec<u64>,
     topk: Vec<TopK>,
     tile_rows: usize,
-    /// Rows that a mask kept, of the part `kept_of`, whose first row has the number beside it.
-    kept: Vec<usize>,
-    kept_of: (usize, usize),
 }
 
 impl<'a> Walk<'a> {
@@ -143,49 +130,11 @@ impl<'a> Walk<'a> {
         let topk = queries.chunks(code_words(bytes)).map(|_| TopK::new(k, max_distance)).collect();
         let tile_rows = (TILE_BYTES / bytes).max(tier.lanes).next_multiple_of(tier.lanes);
         let packed = vec![0; tile_rows * code_words(bytes) + CACHE_LINE / 8];
-        Self { tier, queries, bytes, parts, packed, topk, tile_rows, kept: Vec::new(), kept_of: (0, 0) }
-    }
-
-    /// Scan the rows of a chunk that its mask keeps; those that fill no tile wait for the next chunk, which has later rows.
-    fn chunk(&mut self, chunk: &Chunk) {
-        let part = (chunk.part, chunk.first);
-        let mask = self.parts[chunk.part].mask.filter(|_| chunk.kept < chunk.rows.len());
-        let queries = self.topk.len();
-        let dense = chunk.rows.len() * (READING + queries) <= chunk.kept * (GATHERING + queries);
-        if self.kept_of != part || dense {
-            self.scan_kept();
-            self.kept_of = part;
-        }
-        match mask {
-            Some(mask) if !dense => {
-                for row in mask.kept(chunk.rows.clone()) {
-                    self.kept.push(row);
-                    if self.kept.len() == self.tile_rows {
-                        self.scan_kept();
-                    }
-                }
-            }
-            _ => {
-                for start in chunk.rows.clone().step_by(self.tile_rows) {
-                    let len = self.tile_rows.min(chunk.rows.end - start);
-                    self.tile(part, TileRows::Range { start, len, mask });
-                }
-            }
-        }
-    }
-
-    /// Scan the rows that are waiting.
-    fn scan_kept(&mut self) {
-        if !self.kept.is_empty() {
-            let mut kept = std::mem::take(&mut self.kept);
-            self.tile(self.kept_of, TileRows::List(&kept));
-            kept.clear();
-            self.kept = kept;
-        }
+        Self { tier, queries, bytes, parts, packed, topk, tile_rows }
     }
 
     /// Scan a tile of a part with every query, packed first where that pays.
-    fn tile(&mut self, (part, first): (usize, usize), rows: TileRows) {
+    fn tile(&mut self, part: usize, first: usize, rows: TileRows) {
         let (bytes, codes) = (self.bytes, self.parts[part].codes);
         let whole_words = bytes.is_multiple_of(8);
         let few = self.topk.len() < QUERIES_WORTH_PACKING && whole_words && ROW_WORDS.contains(&(bytes / 8));
@@ -208,11 +157,6 @@ impl<'a> Walk<'a> {
             // SAFETY: as above; the words are those of the rows, in whole groups if packed.
             unsafe { (self.tier.scan)(query, &tile, topk) };
         }
-    }
-
-    fn finish(mut self) -> Vec<Vec<Hit>> {
-        self.scan_kept();
-        self.topk.into_iter().map(TopK::into_sorted).collect()
     }
 }
 

@@ -8,6 +8,7 @@ __all__: Final = [
     "block_checksums",
     "crc32c",
     "damaged_block",
+    "dot_search",
     "hamming_search",
     "mixed_products",
     "quantize_binary",
@@ -24,6 +25,12 @@ def damaged_block(
     checksums: NDArray[np.uint32],
     blocks: NDArray[np.int64] | None,
 ) -> int | None: ...
+def dot_search(
+    query_values: NDArray[np.int8],
+    parts: Sequence[tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.uint8] | None]],
+    top_k: int,
+    threads: int | None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
 def hamming_search(
     query_codes: NDArray[np.uint8],
     parts: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]],
