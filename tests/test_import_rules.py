@@ -15,7 +15,7 @@ PACKAGE = Path(jv5kit.__file__).parent
 LAYERS = [
     {"types", "errors"},
     {"_native", "tasks", "logs", "progress"},
-    {"documents", "embeddings", "quantize"},
+    {"documents", "embeddings", "quantize", "rotation"},
     {"storage"},
     {"scan"},
     {"pretrained"},
@@ -24,6 +24,7 @@ LAYERS = [
     {"building"},
     {"index"},
     {"retrieval"},
+    {"evaluation"},
     {"cli"},
     {"__main__", "__init__"},
 ]
