@@ -15,7 +15,7 @@ PACKAGE = Path(jv5kit.__file__).parent
 LAYERS = [
     {"types", "errors"},
     {"_native", "tasks", "logs", "progress"},
-    {"documents", "embeddings", "filters", "quantize", "where"},
+    {"documents", "embeddings", "filters", "quantize", "rotation", "where"},
     {"storage"},
     {"scan"},
     {"pretrained"},
@@ -24,6 +24,7 @@ LAYERS = [
     {"building"},
     {"index"},
     {"retrieval"},
+    {"evaluation"},
     {"cli"},
     {"__main__", "__init__"},
 ]
