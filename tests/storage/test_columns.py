@@ -12,7 +12,8 @@ from expressions import exact, is_wrong, records, scalars, trees, truth, written
 from hypothesis import given
 
 from jv5kit.errors import InputError
-from jv5kit.storage.columns import MAX_FIELDS, MAX_STRING, Columns
+from jv5kit.storage.column import MAX_STRING
+from jv5kit.storage.columns import MAX_FIELDS, Columns
 from jv5kit.where import parse_filter
 
 if TYPE_CHECKING:
