@@ -32,7 +32,7 @@ MAX_LENGTH = 1 << 20
 MAX_DEPTH = 50
 """Parentheses and NOTs within one another."""
 
-MAX_CONDITIONS = 1000
+MAX_CONDITIONS = 256
 """Conditions of a filter, each of which reads a column; ``in`` is one, however many its values."""
 
 _TOKEN = re.compile(

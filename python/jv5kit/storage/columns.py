@@ -1,10 +1,10 @@
 """The columns of a segment: the metadata that filters are evaluated on.
 
 A field of the metadata is a column if its value is a boolean, a number, a string or a list of them. null is missing, in
-a list too, and so is any other value. Of a field that has strings longer than :data:`MAX_STRING` characters the strings
-are left out, and of one with whole numbers beyond 64 bits the numbers: the column remembers it, and they cannot be
-compared. So does the segment if it has more than :data:`MAX_FIELDS` fields, of which the most frequent are kept. Both
-stay so when segments are merged.
+a list too, and so is any other value. Of a field that has strings longer than ``MAX_STRING`` characters the strings are
+left out, and of one with whole numbers beyond 64 bits the numbers: the column remembers it, and they cannot be
+compared. So does the segment if it has more than ``MAX_FIELDS`` fields, of which the most frequent are kept. Both stay
+so when segments are merged.
 
 The layout of the columns, which is JSON, has the dtype and length of every tensor; the catalogue keeps it.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jv5kit.filters import MAX_NAME, Kind
-from jv5kit.storage.column import Column, Elements
+from jv5kit.storage.column import MAX_STRING, Column, Elements
 from jv5kit.storage.dictionary import encode
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 MAX_FIELDS = 256
 """Columns of a segment."""
-
-MAX_STRING = 256
-"""Characters of the longest string that can be compared."""
 
 _TYPES: dict[type, str] = {bool: "bool", int: "int", float: "float", str: "string"}
 _DTYPES = {"bool": np.uint8, "int": np.int64, "float": np.float64}
