@@ -195,6 +195,9 @@ def check_document(document: Document) -> None:
     check_string("title", document.title or "")
     check_string("text", document.text)
     if document.metadata:
+        for key in document.metadata:
+            if not isinstance(key, str):
+                raise ValueError(f"the metadata has the key {key!r}; keys must be strings")
         metadata_json(document.metadata)
 
 

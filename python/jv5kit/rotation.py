@@ -57,6 +57,13 @@ class Rotation:
             raise InputError(f"the matrix is not orthogonal: its columns' inner products are off by up to {error:.2g}")
 
     @classmethod
+    def stored(cls, matrix: NDArray[np.float32]) -> Self:
+        """The rotation that has this matrix: not checked again, which would take longer than reading it."""
+        rotation = cls.__new__(cls)
+        rotation.matrix = matrix
+        return rotation
+
+    @classmethod
     def fit(cls, sample: ArrayLike, dims: Sequence[int] = ()) -> Self:
         """Fit a rotation on a sample of the embeddings that it is for.
 
