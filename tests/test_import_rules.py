@@ -15,7 +15,7 @@ PACKAGE = Path(jv5kit.__file__).parent
 LAYERS = [
     {"types", "errors"},
     {"_native", "tasks", "logs", "progress"},
-    {"documents", "embeddings", "quantize"},
+    {"documents", "embeddings", "quantize", "exact"},
     {"storage"},
     {"scan"},
     {"pretrained"},

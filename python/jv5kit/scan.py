@@ -46,7 +46,7 @@ def tensors(settings: Settings, embeddings: NDArray[np.float32]) -> dict[str, ND
     """The tensors of embeddings that have the index's dimension and unit length."""
     if settings.precision == "float32":
         return {"embeddings": embeddings}
-    rows, scales, codes = _native.quantize_rows(embeddings)
+    rows, scales, codes = _native.quantize_rows(embeddings, True)
     return {"codes": codes, "rows": rows, "scales": scales}
 
 
