@@ -134,18 +134,21 @@ class Catalog:
 
     @staticmethod
     def create(folder: Path, settings: Settings) -> None:
-        """Make the catalogue of an empty index."""
+        """Make the catalogue of an empty index; it has its name when it is whole."""
+        path = folder / f"{FILE}.tmp"
         with _connection_errors(folder / FILE):
-            connection = sqlite3.connect(folder / FILE, isolation_level=None)
+            connection = sqlite3.connect(path, isolation_level=None)
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.executescript(f"BEGIN;{_SCHEMA}")
                 text = _settings_json(settings)
                 connection.execute("INSERT INTO catalog VALUES (?, ?)", (text, _digest(text, ())))
                 connection.execute("COMMIT")
+                # Last, so that nothing is in a WAL: one that could not be checkpointed would keep the wrong name.
+                connection.execute("PRAGMA journal_mode = WAL")
             finally:
                 connection.close()
+        path.replace(folder / FILE)
 
     def close(self) -> None:
         """Close the connection."""

@@ -30,7 +30,7 @@ MAX_SEGMENT_ROWS = 1 << 20
 
 SEGMENTS = "segments"
 
-_OUR_FILES = re.compile(rf"lock|{SEGMENTS}|{re.escape(catalog.FILE)}(-wal|-shm|-journal)?")
+_OUR_FILES = re.compile(rf"lock|{SEGMENTS}|{re.escape(catalog.FILE)}(\.tmp)?(-wal|-shm|-journal)?")
 _SEGMENT_FILE = re.compile(r"\d{6,}\.(safetensors|tmp)")
 
 
@@ -170,8 +170,8 @@ class Writer:
 
     def _create(self) -> None:
         """Make the catalogue; what is there instead of one is not to be read."""
-        for name in (catalog.FILE, f"{catalog.FILE}-wal", f"{catalog.FILE}-shm", f"{catalog.FILE}-journal"):
-            (self.folder / name).unlink(missing_ok=True)
+        for path in self.folder.glob(f"{catalog.FILE}*"):
+            path.unlink()
         shutil.rmtree(self.folder / SEGMENTS, ignore_errors=True)
         (self.folder / SEGMENTS).mkdir()
         Catalog.create(self.folder, self.state.settings)
