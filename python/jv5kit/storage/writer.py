@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from jv5kit.errors import IndexExistsError, InputError, Jv5kitError
+from jv5kit.errors import (
+    IndexDamagedError,
+    IndexExistsError,
+    IndexFormatError,
+    IndexNotFoundError,
+    InputError,
+    Jv5kitError,
+)
 from jv5kit.storage import catalog
 from jv5kit.storage.catalog import Catalog, SegmentEntry, Settings, State
 from jv5kit.storage.lock import WriteLock
@@ -154,15 +161,19 @@ class Writer:
 
     def _take_over(self) -> None:
         """Go on in the catalogue of the index that is replaced, if it is sound: then readers never miss a beat."""
+        # Any other error is the disk's, and no reason to take the index for lost.
+        unsound = (IndexNotFoundError, IndexDamagedError, IndexFormatError)
         try:
             opened = Catalog(self.folder, write=True)
-        except Jv5kitError:
+        except unsound:
             return
         try:
             old = opened.state()
-        except Jv5kitError:
+        except BaseException as error:
             opened.close()
-            return
+            if isinstance(error, unsound):
+                return
+            raise
         self._catalog = opened
         self._replaced = old.segments
         generation = old.settings.generation + 1
