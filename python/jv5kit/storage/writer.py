@@ -86,17 +86,18 @@ class Writer:
             IndexLockedError: another process is writing it.
         """
         Catalog(folder).close()
-        lock = WriteLock(folder)
-        try:
-            opened = Catalog(folder, write=True)
-            writer = cls(folder, (), lock)
-            writer._catalog = opened
-            writer.state = opened.state()
-            writer._specs = specs_of(writer.state.settings)
-            writer._sweep()
-        except BaseException:
-            lock.release()
-            raise
+        with _disk_errors(folder):
+            lock = WriteLock(folder)
+            try:
+                opened = Catalog(folder, write=True)
+                writer = cls(folder, (), lock)
+                writer._catalog = opened
+                writer.state = opened.state()
+                writer._specs = specs_of(writer.state.settings)
+                writer._sweep()
+            except BaseException:
+                lock.release()
+                raise
         return writer
 
     def find(self, ids: Sequence[str]) -> dict[str, tuple[int, Document]]:
