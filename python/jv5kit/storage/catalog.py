@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +123,7 @@ class Catalog:
         if not self.path.is_file() or self.path.is_symlink():
             raise IndexNotFoundError(f"{folder} is no jv5kit index (it has no {FILE})")
         self._lock = threading.RLock()
+        self._write = write
         with self.damage():
             self._connection = _connect(self.path, write=write)
             self._inode = self.path.stat().st_ino
@@ -151,8 +152,13 @@ class Catalog:
         path.replace(folder / FILE)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; that of a writer leaves everything in the one file, with nothing in a WAL beside it."""
         with self._lock:
+            if self._write:
+                # SQLite does so itself only where no reader is left. What is in is in, whether this works or not.
+                with suppress(sqlite3.Error):
+                    self._connection.execute("PRAGMA busy_timeout = 100")
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
 
     def version(self) -> int:
