@@ -138,8 +138,12 @@ class Segment:
         self.rows = rows
         self._path = path
         self._layout = _Layout.read(path, rows, checksum, specs)
-        with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            # Merged into another one since its layout was read.
+            raise IndexDamagedError.of(path, "it is missing") from None
         self._specs = {spec.name: spec for spec in specs}
         self._verified = {name: np.zeros(len(sums), np.bool_) for name, sums in self._layout.checksums.items()}
         self._lock = threading.Lock()
