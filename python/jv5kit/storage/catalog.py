@@ -122,6 +122,8 @@ class Catalog:
         self.path = folder / FILE
         if not self.path.is_file() or self.path.is_symlink():
             raise IndexNotFoundError(f"{folder} is no jv5kit index (it has no {FILE})")
+        if (folder / "segments").is_symlink():
+            raise IndexDamagedError.of(folder / "segments", "it is a symbolic link")
         self._lock = threading.RLock()
         self._write = write
         with self.damage():
