@@ -12,9 +12,10 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use jv5kit::checksum::block_checksums;
 use jv5kit::hamming;
+use jv5kit::parts::Mask;
 use jv5kit::quantize::{code_bytes, quantize, quantize_rows};
 use jv5kit::rescore::products;
-use jv5kit::search::{Codes, search};
+use jv5kit::search::{Codes, Part, search};
 use jv5kit::simd::available_tiers;
 use jv5kit::topk::Hit;
 use jv5kit::truncate::truncate;
@@ -237,9 +238,10 @@ fn bench_hamming(criterion: &mut Criterion) {
                 group.bench_function("plain_read", |bencher| bencher.iter(|| plain_read(black_box(&data))));
             }
             for tier in available_tiers() {
-                assert!(search(tier, asked, codes, TOP_K, None, 1) == naive[..queries], "{} is not naive", tier.name);
+                let parts = [Part { codes, mask: None }];
+                assert!(search(tier, asked, &parts, TOP_K, 1) == naive[..queries], "{} is not naive", tier.name);
                 group.bench_function(tier.name, |bencher| {
-                    bencher.iter(|| search(tier, black_box(asked), black_box(codes), TOP_K, None, 1));
+                    bencher.iter(|| search(tier, black_box(asked), black_box(&parts), TOP_K, 1));
                 });
             }
         }
@@ -250,8 +252,11 @@ fn bench_hamming(criterion: &mut Criterion) {
 fn bench_masked_hamming(criterion: &mut Criterion) {
     let (data, asked) = (random_bytes(CODES_BYTES, 6), random_bytes(100 * 32, 7));
     let (codes, asked) = (Codes::new(&data, 32), Codes::new(&asked, 32));
-    let mask: Vec<bool> = words(codes.len(), 8).map(|word| word % 100 == 0).collect();
-    let kept: Vec<usize> = (0..codes.len()).filter(|&row| mask[row]).collect();
+    let kept: Vec<usize> =
+        (0..codes.len()).zip(words(codes.len(), 8)).filter(|(_, word)| word % 100 == 0).map(|(row, _)| row).collect();
+    let mut bits = vec![0u8; codes.len().div_ceil(8)];
+    kept.iter().for_each(|row| bits[row / 8] |= 1 << (row % 8));
+    let parts = [Part { codes, mask: Some(Mask::new(&bits, codes.len())) }];
     let kept_data: Vec<u8> = kept.iter().flat_map(|&row| codes.row(row)).copied().collect();
     let in_all = |hit: Hit| Hit { row: kept[hit.row as usize] as u64, ..hit };
     let naive = |query| naive_search(query, Codes::new(&kept_data, 32)).into_iter().map(in_all).collect::<Vec<_>>();
@@ -259,9 +264,9 @@ fn bench_masked_hamming(criterion: &mut Criterion) {
     let name = "hamming/100_x_1_percent_of_1000k_x_256_bits";
     let mut group = group(criterion, name, kept_data.len(), asked.len() * kept.len());
     for tier in available_tiers() {
-        assert!(search(tier, asked, codes, TOP_K, Some(&mask), 1) == naive, "{} is not naive", tier.name);
+        assert!(search(tier, asked, &parts, TOP_K, 1) == naive, "{} is not naive", tier.name);
         group.bench_function(tier.name, |bencher| {
-            bencher.iter(|| search(tier, black_box(asked), black_box(codes), TOP_K, Some(black_box(&mask)), 1));
+            bencher.iter(|| search(tier, black_box(asked), black_box(&parts), TOP_K, 1));
         });
     }
 }

@@ -17,6 +17,7 @@
 //! registers (the number of words is a constant for the usual code lengths), the codes stream from the first-level cache,
 //! and a group of vectors costs one branch: does any lane pass the bound of the top-k?
 
+use crate::parts::TileRows;
 use crate::topk::TopK;
 
 /// Bytes ahead of the scan that are asked for, where codes are read from memory.
@@ -77,39 +78,18 @@ pub(crate) struct Tile<'a> {
     pub words: *const u64,
     /// Whether the words are packed.
     pub packed: bool,
+    /// The number of row 0 among the rows of all parts.
+    pub first: usize,
     /// Where the codes came from.
     pub rows: TileRows<'a>,
 }
 
-/// The row numbers of a tile.
-#[derive(Clone, Copy)]
-pub(crate) enum TileRows<'a> {
-    /// `len` rows from `start` on.
-    Range {
-        /// The first row.
-        start: usize,
-        /// How many.
-        len: usize,
-    },
-    /// The rows that a mask keeps, ascending.
-    List(&'a [usize]),
-}
-
-impl TileRows<'_> {
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Range { len, .. } => *len,
-            Self::List(rows) => rows.len(),
-        }
-    }
-
-    /// Row number of the tile's code at `offset`.
+impl Tile<'_> {
+    /// Take the tile's code at `offset` if it is kept and among the nearest.
     #[inline(always)]
-    pub fn get(&self, offset: usize) -> usize {
-        match self {
-            Self::Range { start, .. } => start + offset,
-            Self::List(rows) => rows[offset],
+    fn offer(&self, offset: usize, distance: u32, topk: &mut TopK) {
+        if self.rows.keeps(offset) {
+            topk.offer(distance, (self.first + self.rows.get(offset)) as u64);
         }
     }
 }
@@ -160,13 +140,14 @@ pub(crate) unsafe fn scan<V: Lanes>(query: &[u64], tile: &Tile, topk: &mut TopK)
 unsafe fn scan_rows<V: Lanes, const W: usize>(query: &[u64], tile: &Tile, topk: &mut TopK) {
     // The last rows, less than a group, are no whole vector.
     let whole = tile.rows.len() / V::LANES * V::LANES;
-    let rows = TileRows::Range { start: tile.rows.get(0), len: whole };
+    let TileRows::Range { start, mask, .. } = tile.rows else { unreachable!("rows of a list are packed") };
+    let rows = TileRows::Range { start, len: whole, mask };
     // SAFETY: as for `scan`.
     unsafe {
         scan_groups::<V>(&Rows::<W>(query), &Tile { rows, ..*tile }, topk);
         for offset in whole..tile.rows.len() {
             let distance = <u64 as Lanes>::row_distances::<W>(tile.words.add(offset * W), query);
-            topk.offer(distance as u32, tile.rows.get(offset) as u64);
+            tile.offer(offset, distance as u32, topk);
         }
     }
 }
@@ -303,7 +284,7 @@ unsafe fn offer_group<V: Lanes>(sums: V, group: usize, tile: &Tile, topk: &mut T
     };
     while below != 0 {
         let lane = below.trailing_zeros() as usize;
-        topk.offer(distances[lane] as u32, tile.rows.get(offset + lane) as u64);
+        tile.offer(offset + lane, distances[lane] as u32, topk);
         below &= below - 1;
     }
 }

@@ -11,7 +11,9 @@
 //! * [`hamming`] is the distance: a naive reference, and the scan of one query over a tile of packed codes, written once
 //!   over a small vector trait;
 //! * [`topk`] selects the k smallest distances by counting, ties by row number;
-//! * [`search`] cuts queries × codes into tiles that stay in cache, spreads them over threads and merges;
+//! * [`parts`] numbers the rows of several pieces of memory, reads their masks, and spreads chunks of them over threads;
+//! * [`search`] cuts queries × codes into tiles that stay in cache, scans them and merges;
+//! * [`mod@dot`] searches int8 rows exactly, by dot products in int32;
 //! * [`rescore`] multiplies float queries with the int8 rows of their candidates;
 //! * [`checksum`] guards stored blocks by CRC32C;
 //! * [`simd`] has a tier for each instruction set, as one table: each tier is one file that compiles the shared algorithms
@@ -20,7 +22,9 @@
 //! Results are exact and the same to the last bit on every tier, for every number of threads and every batch of queries.
 
 pub mod checksum;
+pub mod dot;
 pub mod hamming;
+pub mod parts;
 pub mod quantize;
 pub mod rescore;
 pub mod search;

@@ -6,8 +6,10 @@
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
+use crate::dot::{self, MAX_DIM};
+use crate::parts::Mask;
 use crate::quantize::code_bytes;
-use crate::search::{Codes, search};
+use crate::search::{Codes, Part, search};
 use crate::simd;
 
 pyo3::import_exception!(jv5kit.errors, InputError);
@@ -22,14 +24,16 @@ const THREADS: &str = "JV5KIT_THREADS";
 const NEW: &str = "a new array is contiguous";
 
 type QuantizedRows<'py> = (Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>, Bound<'py, PyArray2<u8>>);
+type CodesPart<'py> = (PyReadonlyArray2<'py, u8>, Option<PyReadonlyArray1<'py, u8>>);
+type RowsPart<'py> = (PyReadonlyArray2<'py, i8>, PyReadonlyArray1<'py, f32>, Option<PyReadonlyArray1<'py, u8>>);
 type Pair<'py, A, B> = (Bound<'py, PyArray2<A>>, Bound<'py, PyArray2<B>>);
 
 #[pymodule]
 mod _native {
     #[pymodule_export]
     use super::{
-        block_checksums, crc32c, damaged_block, hamming_search, mixed_products, quantize_binary, quantize_rows,
-        simd_tier, truncate,
+        block_checksums, crc32c, damaged_block, dot_search, hamming_search, mixed_products, quantize_binary,
+        quantize_rows, simd_tier, truncate,
     };
 }
 
@@ -136,38 +140,38 @@ fn truncate<'py>(
 
 /// The `top_k` nearest codes of each query: distances int32 and rows int64, both `(queries, k)`, by distance, then row.
 ///
-/// `k` is `top_k`, or the number of rows that the mask keeps if that is less.
+/// `parts` are searched as one: codes uint8 `(n, bytes)` and the bits of the rows to search, uint8 `(ceil(n / 8),)` with the
+/// first row lowest, or None for all. Rows are numbered through over the parts. `k` is `top_k`, or the number of rows to search
+/// if that is less.
 #[pyfunction]
-#[pyo3(signature = (query_codes, codes, top_k, mask, threads))]
+#[pyo3(signature = (query_codes, parts, top_k, threads))]
 fn hamming_search<'py>(
     py: Python<'py>,
     query_codes: PyReadonlyArray2<'py, u8>,
-    codes: PyReadonlyArray2<'py, u8>,
+    parts: Vec<CodesPart<'py>>,
     top_k: usize,
-    mask: Option<PyReadonlyArray1<'py, bool>>,
     threads: Option<usize>,
 ) -> PyResult<Pair<'py, i32, i64>> {
     let tier = simd::active().map_err(InputError::new_err)?.tier;
     let threads = thread_limit(threads)?;
     let (queries, bytes) = (query_codes.shape()[0], query_codes.shape()[1]);
-    let rows = codes.shape()[0];
-    if codes.shape()[1] != bytes {
-        let other = codes.shape()[1];
-        return Err(InputError::new_err(format!("query codes have {bytes} bytes, the codes to search {other}")));
-    }
     if bytes == 0 || bytes > MAX_CODE_BYTES {
         return Err(InputError::new_err(format!("codes of {bytes} bytes; they must have 1 to {MAX_CODE_BYTES}")));
     }
     if top_k == 0 {
         return Err(InputError::new_err("top_k=0; it must be at least 1"));
     }
-    let mask = mask.as_ref().map(|mask| mask.as_slice().map_err(|_| not_contiguous("mask"))).transpose()?;
-    if let Some(mask) = mask.filter(|mask| mask.len() != rows) {
-        return Err(InputError::new_err(format!("mask has {} flags for {rows} codes", mask.len())));
+    let mut searched = Vec::with_capacity(parts.len());
+    for (codes, mask) in &parts {
+        let (rows, other) = (codes.shape()[0], codes.shape()[1]);
+        if other != bytes {
+            return Err(InputError::new_err(format!("query codes have {bytes} bytes, the codes to search {other}")));
+        }
+        let codes = Codes::new(contiguous(codes, "codes")?, bytes);
+        searched.push(Part { codes, mask: mask_of(mask.as_ref(), rows)? });
     }
     let query_codes = Codes::new(contiguous(&query_codes, "query_codes")?, bytes);
-    let codes = Codes::new(contiguous(&codes, "codes")?, bytes);
-    let hits = py.detach(|| search(tier, query_codes, codes, top_k, mask, threads));
+    let hits = py.detach(|| search(tier, query_codes, &searched, top_k, threads));
     let found = hits.first().map_or(0, Vec::len);
     let distances = PyArray2::zeros(py, [queries, found], false);
     let numbers = PyArray2::zeros(py, [queries, found], false);
@@ -178,6 +182,56 @@ fn hamming_search<'py>(
         (out_distances[i], out_rows[i]) = (hit.distance as i32, hit.row as i64);
     }
     Ok((distances, numbers))
+}
+
+/// The `top_k` int8 rows that score highest with each int8 query: scores float32 and rows int64, both `(queries, k)`, best first,
+/// then by row.
+///
+/// `parts` are searched as one: values int8 `(n, dim)`, scales float32 `(n,)`, and a mask as in `hamming_search`. A score is the
+/// dot product, exact in int32, times the scale of the row; one that is not a number is minus infinity.
+#[pyfunction]
+#[pyo3(signature = (query_values, parts, top_k, threads))]
+fn dot_search<'py>(
+    py: Python<'py>,
+    query_values: PyReadonlyArray2<'py, i8>,
+    parts: Vec<RowsPart<'py>>,
+    top_k: usize,
+    threads: Option<usize>,
+) -> PyResult<Pair<'py, f32, i64>> {
+    let tier = simd::active().map_err(InputError::new_err)?.tier;
+    let threads = thread_limit(threads)?;
+    let (queries, dim) = (query_values.shape()[0], query_values.shape()[1]);
+    if dim == 0 || dim > MAX_DIM {
+        return Err(InputError::new_err(format!("queries of {dim} dimensions; they must have 1 to {MAX_DIM}")));
+    }
+    if top_k == 0 {
+        return Err(InputError::new_err("top_k=0; it must be at least 1"));
+    }
+    let mut searched = Vec::with_capacity(parts.len());
+    for (values, scales, mask) in &parts {
+        let (rows, other) = (values.shape()[0], values.shape()[1]);
+        if other != dim {
+            return Err(InputError::new_err(format!("queries have {dim} dimensions, the rows to search {other}")));
+        }
+        if scales.len() != rows {
+            return Err(InputError::new_err(format!("{} scales for {rows} rows", scales.len())));
+        }
+        let values = contiguous(values, "values")?;
+        let scales = scales.as_slice().map_err(|_| not_contiguous("scales"))?;
+        searched.push(dot::Part { values, scales, mask: mask_of(mask.as_ref(), rows)? });
+    }
+    let query_values = contiguous(&query_values, "query_values")?;
+    let hits = py.detach(|| dot::search(tier, query_values, dim, &searched, top_k, threads));
+    let found = hits.first().map_or(0, Vec::len);
+    let scores = PyArray2::zeros(py, [queries, found], false);
+    let numbers = PyArray2::zeros(py, [queries, found], false);
+    // SAFETY: as in `quantize_binary`.
+    let out = unsafe { (scores.as_slice_mut(), numbers.as_slice_mut()) };
+    let (out_scores, out_rows) = (out.0.expect(NEW), out.1.expect(NEW));
+    for (i, hit) in hits.iter().flatten().enumerate() {
+        (out_scores[i], out_rows[i]) = (hit.score, hit.row as i64);
+    }
+    Ok((scores, numbers))
 }
 
 /// CRC32C of bytes: for the many small records of the catalogue, so the GIL stays held.
@@ -228,6 +282,16 @@ fn damaged_block<'py>(
     }
     let blocks = blocks.iter().map(|&block| block as usize);
     Ok(py.detach(|| crate::checksum::damaged_block(data, block_bytes, checksums, blocks)))
+}
+
+/// The bits of a mask of so many rows, if there is one.
+fn mask_of<'a>(mask: Option<&'a PyReadonlyArray1<'_, u8>>, rows: usize) -> PyResult<Option<Mask<'a>>> {
+    let Some(mask) = mask else { return Ok(None) };
+    let bits = mask.as_slice().map_err(|_| not_contiguous("mask"))?;
+    if bits.len() != rows.div_ceil(8) {
+        return Err(InputError::new_err(format!("mask has {} bytes for {rows} rows, one bit each", bits.len())));
+    }
+    Ok(Some(Mask::new(bits, rows)))
 }
 
 fn contiguous<'a, T: numpy::Element>(array: &'a PyReadonlyArray2<'_, T>, name: &str) -> PyResult<&'a [T]> {

@@ -291,7 +291,7 @@ def test_an_index_of_several_batches_warns_once(
     encoder: Encoder, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("BATCH_DOCUMENTS", "MAX_BATCH_DOCUMENTS"):
-        monkeypatch.setattr(f"jv5kit.building.{name}", 4)
+        monkeypatch.setattr(f"jv5kit.sources.{name}", 4)
     documents = [{"text": "sea " * (200 if i % 2 else 3) + str(i)} for i in range(10)]
     commits: list[int] = []
     Index.build(tmp_path / "x.jv5", documents, encoder, on_commit=commits.append).close()

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from jv5kit import Index
-from jv5kit.scan import tensor_specs
-from jv5kit.storage.catalog import FORMAT
+from jv5kit.errors import InputError
+from jv5kit.storage.connection import FORMAT
 from jv5kit.storage.writer import Writer
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from jv5kit.types import Precision
 
 GOLDEN = Path(__file__).parent / "golden"
-PRECISIONS: tuple[Precision, ...] = ("ubinary", "float32")
+DELETED = (3, 33)
+PRECISIONS: tuple[Precision, ...] = ("ubinary", "float32", "int8")
 
 
 def golden_embeddings() -> NDArray[np.float32]:
@@ -47,10 +48,11 @@ def write_golden() -> None:
         ]
         index = Index.build(folder, documents[:30], embeddings=golden_embeddings()[:30], dim=8, precision=precision)
         index.add(documents[30:], embeddings=golden_embeddings()[30:])
+        index.delete([f"d{i}" for i in DELETED])
         index.close()
         (GOLDEN / f"{precision}-{FORMAT}.json").write_text(json.dumps(answers(folder), indent=1) + "\n")
         # The last connection to close takes what is in the write-ahead log into the file.
-        Writer.open(folder, tensor_specs).close()
+        Writer.open(folder).close()
         (folder / "lock").unlink()
 
 
@@ -62,6 +64,27 @@ def test_a_past_format_answers_as_it_did(expected: Path, tmp_path: Path) -> None
         for hit, old in zip(hits, before, strict=True):
             assert hit.pop("score") == pytest.approx(old.pop("score"), abs=1e-6)
             assert hit == old
+
+
+@pytest.mark.parametrize("expected", sorted(GOLDEN.glob("*-1.json")), ids=lambda path: path.stem)
+def test_format_1_is_brought_to_the_present_one_by_its_next_writer(expected: Path, tmp_path: Path) -> None:
+    folder = tmp_path / expected.stem
+    shutil.copytree(expected.with_suffix(""), folder)
+    before = answers(folder)
+    with Index.open(folder) as index:
+        with pytest.raises(InputError, match=r"has format 1, .* jv5kit compact"):
+            index.search(golden_embeddings()[0], filter="n = 7")
+        with pytest.raises(InputError, match="has format 1"):
+            index.get(["d7"])
+        index.compact()
+        (found,) = index.get(["d7"])
+        assert found is not None and found.metadata == {"n": 7}
+        assert [hit.id for hit in index.search(golden_embeddings()[0], filter="n = 7")] == ["d7"]
+        assert index.search(golden_embeddings()[::7], 3) == Index.open(folder).search(golden_embeddings()[::7], 3)
+        assert index.delete(["d7"]) == 1
+    for old, new in zip(before, answers(folder), strict=True):
+        kept = [hit["id"] for hit in old if hit["id"] != "d7"]
+        assert [hit["id"] for hit in new][: len(kept)] == kept
 
 
 def test_this_format_has_a_golden_copy() -> None:

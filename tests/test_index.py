@@ -149,7 +149,7 @@ class TestAdd:
         assert len(skipped) == 1
 
     def test_the_same_id_in_a_later_batch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("jv5kit.building.BATCH_BYTES", 4 * 64 * 3)
+        monkeypatch.setattr("jv5kit.sources.BATCH_BYTES", 4 * 64 * 3)
         documents = [{"id": str(i % 5), "text": "x"} for i in range(7)]
         with pytest.raises(DuplicateError, match="document 6: the id '0' is taken by an earlier document"):
             Index.build(tmp_path / "x.jv5", documents, embeddings=random_embeddings(7))
@@ -200,7 +200,12 @@ class TestAdd:
         ((), {"embeddings": np.ones((3, 8)), "dim": 7}, "dim=7 is not a multiple of 8"),
         ((), {"embeddings": np.ones((3, 8)), "precision": "int4"}, "precision='int4'"),
         ((), {"embeddings": np.ones((3, 8)), "dim": 8.0}, "dim is 8.0; it must be a whole number"),
-        ((), {"embeddings": np.ones((3, 8), np.uint8)}, "looks like codes"),
+        ((), {"embeddings": np.ones((3, 8), np.uint8), "precision": "float32"}, "codes of 64 bits make a ubinary"),
+        ((), {"embeddings": np.ones((3, 8), np.uint8), "rescore": "int8"}, "codes have no int8 rows"),
+        ((), {"embeddings": np.ones((3, 8), np.uint8), "rotate": True}, "codes cannot be rotated"),
+        ((), {"embeddings": np.ones((3, 8)), "rescore": "int4"}, "rescore='int4'"),
+        ((), {"embeddings": np.ones((3, 8)), "rescore": "int8", "precision": "int8"}, "is for precision 'ubinary'"),
+        ((), {"embeddings": np.ones((3, 8)), "hnsw": True}, "hnsw goes with precision 'float32'"),
         ((), {"embeddings": np.ones(8)}, r"shape \(8,\)"),
         ((), {"embeddings": np.ones((0, 0))}, r"shape \(0, 0\)"),
         ((), {"embeddings": np.ones((3, 8)), "ids": ["a"]}, "1 ids for 3 embeddings"),
@@ -210,6 +215,7 @@ class TestAdd:
         (([{"no": "x"}],), {"embeddings": np.ones((1, 8))}, "document 1: 'text' is missing"),
         ((["x"],), {"embeddings": np.ones((1, 8))}, "document 1: it is str"),
         (([Document("", "x")],), {"embeddings": np.ones((1, 8))}, "'id' must be a string that is not empty"),
+        (([Document("a", "x", metadata={1: 2})],), {"embeddings": np.ones((1, 8))}, "the key 1; keys must be strings"),  # type: ignore[dict-item]
         (([Document("a", "x", metadata={"a": {1, 2}})],), {"embeddings": np.ones((1, 8))}, "metadata is not JSON"),
         (([Document("a", "x", metadata={"a": float("nan")})],), {"embeddings": np.ones((1, 8))}, "not JSON"),
         (([Document("a", "x", metadata={"a": "\0"})],), {"embeddings": np.ones((1, 8))}, "'metadata' has a NUL"),

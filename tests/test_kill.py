@@ -28,10 +28,10 @@ ROUNDS_OF_THE_CANARY = 40
 
 # The command itself, with smaller batches so that a kill meets every step of a commit many times.
 COMMAND = f"""
-import sys, jv5kit.building
+import sys, jv5kit.sources
 from jv5kit.cli import main
 from jv5kit.storage.writer import Writer
-jv5kit.building.BATCH_BYTES = {BATCH} * 4 * {DIM}
+jv5kit.sources.BATCH_BYTES = {BATCH} * 4 * {DIM}
 {{patch}}
 sys.argv = ["jv5kit", "index", *sys.argv[1:]]
 main()
@@ -39,21 +39,21 @@ main()
 
 # A commit in the wrong order: the transaction before the segment that it names.
 WRONG_ORDER = """
-from dataclasses import replace
-from jv5kit.storage.segments import Part
-def commit(self, documents, tensors):
-    if self._catalog is None:
-        self._create()
-    state, merged = self._next_state(len(documents))
-    before = self.state
-    self._register(documents, state)
-    checksum = self._write(state.segments[-1], merged, Part(tensors))
-    last = replace(state.segments[-1], checksum=checksum)
-    self._catalog.commit([], state.rows, replace(state, segments=(*state.segments[:-1], last)))
-    self.state = replace(state, segments=(*state.segments[:-1], last))
-    for entry in merged:
-        self._segment_path(entry).unlink(missing_ok=True)
-Writer.commit = commit
+from jv5kit.storage.writer import SEGMENTS, write_segment
+written = []
+def write(self, number, parts):
+    path = self.folder / SEGMENTS / f"{number:06d}.late"
+    path.unlink(missing_ok=True)
+    entry = write_segment(path, self.state.settings, number, parts)
+    written.append((path, path.with_suffix(".safetensors")))
+    return entry
+register = Writer._register
+def late(self, change):
+    register(self, change)
+    for path, target in written:
+        path.replace(target)
+    written.clear()
+Writer._write, Writer._register = write, late
 """
 
 

@@ -89,6 +89,28 @@ def test_search_equals_the_naive_one(bytes_: int, n: int, q: int, top_k: int, se
     assert rows.dtype == np.int64
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 90), st.sampled_from([None, 0, 0.03, 0.5, 0.97, 1])), max_size=6),
+    st.integers(1, 40),
+    st.integers(1, 6),
+    st.integers(1, 100),
+    st.integers(0, 2**32),
+)
+def test_parts_are_searched_as_one(
+    parts: list[tuple[int, float | None]], bytes_: int, q: int, top_k: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    codes = [rng.integers(0, 3, (n, bytes_), dtype=np.uint8) for n, _ in parts]
+    queries = rng.integers(0, 3, (q, bytes_), dtype=np.uint8)
+    masks = [rng.random(n) < (1 if kept is None else kept) for n, kept in parts]
+    bits = [np.packbits(mask, bitorder="little") for mask in masks]
+    given = [(part, None if kept is None else bit) for part, bit, (_, kept) in zip(codes, bits, parts, strict=True)]
+    distances, rows = _native.hamming_search(queries, given, top_k, None)
+    whole, mask = np.concatenate([np.empty((0, bytes_), np.uint8), *codes]), np.concatenate([np.zeros(0, bool), *masks])
+    assert same((distances, rows), naive_search(queries, whole, top_k, mask))
+
+
 FORCED = """
 import sys, numpy as np
 from jv5kit import _native, hamming_search, quantize_embeddings
@@ -98,7 +120,9 @@ parts = [quantize_embeddings(floats).tobytes()]
 for bytes_ in (1, 7, 16, 32, 33, 64, 96, 128, 200):
     codes = rng.integers(0, 4, (3000, bytes_), dtype=np.uint8)
     for queries in (1, 40):
-        parts += [array.tobytes() for array in hamming_search(codes[:queries], codes, 25, mask=rng.random(3000) < 0.7)]
+        for kept in (0.1, 0.7, 0.99):
+            mask = rng.random(3000) < kept
+            parts += [array.tobytes() for array in hamming_search(codes[:queries], codes, 25, mask=mask)]
         parts += [array.tobytes() for array in hamming_search(codes[:queries], codes, 25)]
 name, forced, _ = _native.simd_tier()
 print(name, forced, _native.crc32c(b"".join(parts)))
@@ -187,13 +211,29 @@ def test_other_python_threads_run_during_a_search() -> None:
         ((np.zeros((1, 4), np.uint8), np.zeros((2, 4), np.uint8), 0), {}, "top_k=0"),
         ((np.zeros((1, 4), np.uint8), np.zeros((2, 4), np.uint8), -3), {}, "top_k=-3"),
         ((np.zeros((1, 4), np.uint8), np.zeros((2, 4), np.uint8), 1), {"threads": 0}, "threads=0"),
-        ((np.zeros((1, 4), np.uint8), np.zeros((2, 4), np.uint8), 1), {"mask": np.ones(3, bool)}, "3 flags for 2"),
+        (
+            (np.zeros((1, 4), np.uint8), np.zeros((2, 4), np.uint8), 1),
+            {"mask": np.ones(3, bool)},
+            r"mask is bool of shape \(3,\)",
+        ),
         ((np.zeros((1, 4), np.uint8), np.zeros((2, 4), np.uint8), 1), {"mask": np.ones(2)}, "mask is float64"),
+        ((np.zeros((1, 4), np.uint8), np.zeros((2, 4), np.uint8), 1), {"mask": np.ones((2, 1), bool)}, "mask is bool"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: tuple[object, ...], options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         hamming_search(*arguments, **options)  # type: ignore[arg-type]
+
+
+def test_a_mask_of_parts_has_one_bit_a_row() -> None:
+    codes = np.zeros((9, 4), np.uint8)
+    for bits in (np.zeros(1, np.uint8), np.zeros(3, np.uint8)):
+        with pytest.raises(InputError, match=f"mask has {len(bits)} bytes for 9 rows"):
+            _native.hamming_search(codes, [(codes, None), (codes, bits)], 1, None)
+    with pytest.raises(InputError, match="mask is not C-contiguous"):
+        _native.hamming_search(codes, [(codes, np.zeros(4, np.uint8)[::2])], 1, None)
+    with pytest.raises(InputError, match="query codes have 4 bytes, the codes to search 2"):
+        _native.hamming_search(codes, [(codes, None), (codes[:, :2], None)], 1, None)
 
 
 @pytest.mark.parametrize("value", [1, 2, 6, 255])

@@ -3,7 +3,7 @@
 use jv5kit::checksum::block_checksums;
 use jv5kit::hamming::distance;
 use jv5kit::quantize::{code_bytes, quantize};
-use jv5kit::search::{Codes, search};
+use jv5kit::search::{Codes, Part, search};
 use jv5kit::simd::available_tiers;
 use jv5kit::topk::Hit;
 
@@ -40,7 +40,8 @@ fn distances() {
         let (a, b, expected) = (from_hex(a), from_hex(b), expected.parse().unwrap());
         assert_eq!(distance(&a, &b), expected, "{a:02x?} and {b:02x?}");
         for tier in available_tiers() {
-            let hits = search(tier, Codes::new(&a, a.len()), Codes::new(&b, a.len()), 1, None, 1);
+            let part = Part { codes: Codes::new(&b, a.len()), mask: None };
+            let hits = search(tier, Codes::new(&a, a.len()), &[part], 1, 1);
             assert_eq!(hits, [[Hit { distance: expected, row: 0 }]], "{a:02x?} and {b:02x?} on {}", tier.name);
         }
     }

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -7,6 +8,7 @@ __all__: Final = [
     "block_checksums",
     "crc32c",
     "damaged_block",
+    "dot_search",
     "hamming_search",
     "mixed_products",
     "quantize_binary",
@@ -23,11 +25,16 @@ def damaged_block(
     checksums: NDArray[np.uint32],
     blocks: NDArray[np.int64] | None,
 ) -> int | None: ...
+def dot_search(
+    query_values: NDArray[np.int8],
+    parts: Sequence[tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.uint8] | None]],
+    top_k: int,
+    threads: int | None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
 def hamming_search(
     query_codes: NDArray[np.uint8],
-    codes: NDArray[np.uint8],
+    parts: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]],
     top_k: int,
-    mask: NDArray[np.bool_] | None,
     threads: int | None,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
 def mixed_products(

@@ -1,56 +1,35 @@
-"""Documents into an index: batches are checked, encoded and committed one by one."""
+"""Documents into an index: batches are encoded and committed one by one."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
-from operator import length_hint
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from jv5kit.documents import check_document, check_string, document_from_record, metadata_json
+from jv5kit.documents import metadata_json
 from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings, whole_number
-from jv5kit.encoder import one_warning, shared_encoder
-from jv5kit.errors import DocumentError, DuplicateError, InputError, Jv5kitError
+from jv5kit.encoder import one_warning
+from jv5kit.errors import DuplicateError, InputError
 from jv5kit.progress import ProgressBar
-from jv5kit.scan import tensors
-from jv5kit.storage.catalog import Settings
-from jv5kit.types import PRECISIONS, Document, Precision
+from jv5kit.rotation import Rotation
+from jv5kit.sources import BATCH_DOCUMENTS, batches
+from jv5kit.storage.rotations import read_rotation
+from jv5kit.storage.state import Settings
+from jv5kit.storage.vectors import vectors
+from jv5kit.types import PRECISIONS, RESCORES, Document, Precision, Rescore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from jv5kit.encoder import Encoder
+    from jv5kit.sources import Rows, Source
     from jv5kit.storage.writer import Writer
 
-BATCH_DOCUMENTS = 512
-"""Documents of the first batch that is encoded and committed together; later ones go by the time that it took."""
-
-BATCH_SECONDS = 4.0
-"""How long a batch should take, whatever the model and the machine: what an interruption may cost."""
-
-MAX_BATCH_DOCUMENTS = 16_384
-MAX_BATCH_CHARACTERS = 32 << 20
-
-BATCH_BYTES = 8 << 20
-"""Bytes of given embeddings that are committed together."""
-
-
-class Rows(Protocol):
-    """Embeddings that are read slice by slice: an array, a memory map, or a file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(n, dim)``."""
-
-    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
-        """Consecutive rows."""
+ROTATION_SAMPLE = 8192
+"""Embeddings that a rotation is fitted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,96 +39,81 @@ class Added:
     Attributes:
         documents: committed to the index.
         identical: passed over because the index had them already, under the same id and with the same content.
+        replaced: of the documents committed, those that took the place of another one of their id.
     """
 
     documents: int = 0
     identical: int = 0
+    replaced: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Documents to add, and where their embeddings come from.
+class AddOptions(TypedDict, total=False):
+    """The options of :meth:`jv5kit.Index.add`; :meth:`jv5kit.Index.build` explains them."""
 
-    Attributes:
-        documents: documents or JSON objects; None for embeddings without documents.
-        encoder: encodes them, if there are no embeddings.
-        embeddings: one row for each document, in order.
-        ids: of embeddings without documents, a range among them; None numbers them from those that are there on.
-    """
-
-    documents: Iterable[Document | Mapping[str, Any]] | None = None
-    encoder: Encoder | None = None
-    embeddings: Rows | None = None
-    ids: Sequence[str | int] | None = None
-
-    def total(self) -> int | None:
-        """How many documents there are, as far as that can be told."""
-        if self.embeddings is not None:
-            return self.embeddings.shape[0]
-        return length_hint(self.documents, 0) or None
+    embeddings: ArrayLike | Rows | None
+    ids: Sequence[str | int] | None
+    skip: Callable[[InputError], None] | None
+    on_commit: Callable[[int], None] | None
+    show_progress_bar: bool | None
 
 
-def source_of(
-    documents: Iterable[Document | Mapping[str, Any]] | None,
-    encoder: Encoder | None,
-    embeddings: ArrayLike | Rows | None,
-    ids: Sequence[str | int] | None,
-) -> Source:
-    """The documents to add, as :meth:`jv5kit.Index.build` takes them.
+def check_fits(source: Source, settings: Settings) -> None:
+    """Refuse embeddings that an index does not take.
 
     Raises:
-        InputError: the arguments contradict each other, or the embeddings are no rows of numbers.
+        InputError: they have other dimensions, or are codes where the index stores more.
     """
-    if embeddings is None:
-        if documents is None:
-            raise InputError("there is nothing to index: give documents, or embeddings, or both")
-        if ids is not None:
-            raise InputError("ids go with embeddings; documents have their own")
-        return Source(documents, encoder or shared_encoder(None))
-    # What has a shape is read slice by slice; anything else becomes an array.
-    rows: Rows = cast("Rows", embeddings) if hasattr(embeddings, "shape") else np.asarray(embeddings)
-    if len(rows.shape) != 2 or rows.shape[1] == 0:
-        raise InputError(f"the embeddings have shape {tuple(rows.shape)}; it must be (n, dim)")
-    if getattr(rows, "dtype", None) == np.uint8:
-        raise InputError("the embeddings are uint8, which looks like codes; an index is built from real numbers")
-    if documents is not None and ids is not None:
-        raise InputError("ids go with embeddings alone; documents have their own")
-    if ids is not None and len(ids) != rows.shape[0]:
-        raise InputError(f"there are {len(ids)} ids for {rows.shape[0]} embeddings")
-    return Source(documents, None, rows, ids)
+    if source.dim != settings.source_dim:
+        raise InputError(f"the embeddings have {source.dim} dimensions; those of this index had {settings.source_dim}")
+    stores_codes = settings.precision == "ubinary" and settings.rescore != "int8"
+    if source.holds_codes and (not stores_codes or settings.rotation is not None or settings.dim != source.dim):
+        raise InputError("the embeddings are uint8 codes; this index takes real numbers, of which it stores more")
 
 
-def settings_of(given: Source, dim: int | None, precision: Precision) -> Settings:
+def settings_of(
+    source: Source,
+    dim: int | None = None,
+    precision: Precision = "ubinary",
+    rescore: Rescore | None = None,
+    *,
+    lexical: bool = False,
+    hnsw: bool = False,
+) -> Settings:
     """The settings of a new index.
 
     Raises:
-        InputError: the precision is not known, or the dimension does not fit it or the embeddings.
+        InputError: an argument is not known, or does not fit the others or the embeddings.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision={precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
-    if given.embeddings is not None:
-        source_dim = given.embeddings.shape[1]
-    elif given.encoder is not None:
-        source_dim = given.encoder.dim
-    else:
-        raise Jv5kitError("there is neither an encoder nor embeddings")
-    dim = source_dim if dim is None else whole_number("dim", dim)
-    if not 1 <= dim <= source_dim:
-        raise InputError(f"dim={dim} is outside 1..{source_dim}, the dimensions of the embeddings")
+    for name, value, known in (("precision", precision, PRECISIONS), ("rescore", rescore or "none", RESCORES)):
+        if value not in known:
+            raise InputError(f"{name}={value!r} is not known; choose one of {', '.join(known)}")
+    dim = source.dim if dim is None else whole_number("dim", dim)
+    if not 1 <= dim <= source.dim:
+        raise InputError(f"dim={dim} is outside 1..{source.dim}, the dimensions of the embeddings")
     if precision == "ubinary" and dim % 8:
         raise InputError(f"dim={dim} is not a multiple of 8, which one bit a dimension needs")
-    settings = Settings(dim, precision, source_dim)
-    if given.encoder is None:
+    if precision != "ubinary" and rescore not in (None, "none"):
+        raise InputError(
+            f"rescore={rescore!r} is for precision 'ubinary'; with {precision!r} there is nothing to rescore"
+        )
+    if hnsw and precision != "float32":
+        raise InputError(f"hnsw goes with precision 'float32', whose rows its graph holds, not with {precision!r}")
+    if source.holds_codes:
+        if precision != "ubinary" or dim != source.dim:
+            raise InputError(f"codes of {source.dim} bits make a ubinary index of that dimension, nothing else")
+        if rescore == "int8":
+            raise InputError("codes have no int8 rows to rescore with; give rescore='codes' or 'none'")
+    if rescore is None:
+        rescore = "int8" if precision == "ubinary" and not source.holds_codes else "none"
+    settings = Settings(dim, precision, source.dim, rescore=rescore, lexical=lexical, hnsw=hnsw)
+    if source.encoder is None:
         return settings
-    checkpoint = given.encoder.checkpoint
-    return Settings(
-        dim,
-        precision,
-        source_dim,
-        model=checkpoint.name,
-        fingerprint=checkpoint.fingerprint(),
-        query_prompt=given.encoder.query_prompt(),
-        document_prompt=given.encoder.document_prompt(),
+    return replace(
+        settings,
+        model=source.encoder.checkpoint.name,
+        fingerprint=source.encoder.checkpoint.fingerprint(),
+        query_prompt=source.encoder.query_prompt(),
+        document_prompt=source.encoder.document_prompt(),
     )
 
 
@@ -157,6 +121,8 @@ def add(
     writer: Writer,
     source: Source,
     *,
+    rotate: bool = False,
+    upsert: bool = False,
     skip: Callable[[InputError], None] | None = None,
     on_commit: Callable[[int], None] | None = None,
     show_progress_bar: bool | None = None,
@@ -166,6 +132,8 @@ def add(
     Args:
         writer: of the index.
         source: the documents.
+        rotate: fit a rotation on the first of them; for a new index.
+        upsert: put a document in the place of another one of its id, instead of refusing it.
         skip: called with the error of each document that cannot be used, which is then passed over; None raises it.
         on_commit: called with the number of documents in the index after each commit.
         show_progress_bar: None shows it on a terminal.
@@ -175,164 +143,136 @@ def add(
         DuplicateError: an id belongs to another document.
         InputError: an embedding cannot be used, or there are not as many as documents.
     """
-    settings = writer.state.settings
-    rows_before = writer.state.rows
-    identical = 0
+    run = _Run(writer, source, upsert=upsert, skip=skip)
+    if rotate and source.embeddings is not None:
+        run.fit_rotation(_sample(source.embeddings))
+    # Embeddings that are encoded are a sample themselves, as soon as there are enough of them.
+    first_size = ROTATION_SAMPLE if rotate else BATCH_DOCUMENTS
     with one_warning(), ProgressBar("Indexing", source.total, "documents", show=show_progress_bar) as progress:
-        for first, documents, embeddings in _batches(source, rows_before, skip):
-            new = _new_documents(writer, documents, embeddings, rows_before, skip)
-            if embeddings is None and new and source.encoder is not None:
-                texts = [documents[i].content for i in new]
-                vectors = source.encoder.encode_document(
-                    texts, prompt=settings.document_prompt, normalize_embeddings=False, show_progress_bar=False
-                )
-                check_rows(vectors, settings.dim)
-            elif embeddings is not None:
-                vectors = embeddings
-                check_rows(vectors, settings.dim, first)
-                if len(new) < len(documents):
-                    vectors = vectors[new]
-            identical += len(documents) - len(new)
+        for first, documents, given in batches(source, run.first_row, skip, first_size):
+            if given is not None:
+                run.check(given, first)
+            new, replaced = run.choose(documents, given)
             if new:
-                vectors = truncate_embeddings(vectors, settings.dim)
+                values = run.encoded([documents[i] for i in new]) if given is None else given[new]
+                if rotate and run.rotation is None:
+                    run.fit_rotation(values)
                 records = [(documents[i], metadata_json(documents[i].metadata)) for i in new]
-                writer.commit(records, tensors(settings, vectors))
+                writer.commit(records, run.tensors(values), replaced)
+                run.documents += len(new)
+                run.replaced += len(replaced)
                 if on_commit is not None:
-                    on_commit(writer.state.rows)
+                    on_commit(writer.state.documents)
             progress(len(documents))
-    return Added(writer.state.rows - rows_before, identical)
+    return Added(run.documents, run.identical, run.replaced)
 
 
-Batch = tuple[int, list[Document], "NDArray[np.float32] | None"]
+class _Run:
+    """One run that adds documents: what became of them so far, and how embeddings become tensors."""
 
+    def __init__(
+        self, writer: Writer, source: Source, *, upsert: bool, skip: Callable[[InputError], None] | None
+    ) -> None:
+        self.documents = self.identical = self.replaced = 0
+        self.first_row = writer.state.next_row
+        self.rotation = read_rotation(writer.folder, writer.state.settings)
+        self._writer = writer
+        self._source = source
+        self._upsert = upsert
+        self._skip = skip
 
-def _batches(source: Source, rows_before: int, skip: Callable[[InputError], None] | None) -> Iterator[Batch]:
-    """Number of the first row, documents and embeddings of each batch."""
-    if source.embeddings is None:
-        first, size = 0, BATCH_DOCUMENTS
-        stream = _documents(source.documents or (), skip)
-        while batch := list(_limited(islice(stream, size))):
-            began = time.monotonic()
-            yield first, batch, None
-            seconds = time.monotonic() - began
-            first += len(batch)
-            if seconds < BATCH_SECONDS / 2:
-                size = min(2 * size, MAX_BATCH_DOCUMENTS)
-            elif seconds > 2 * BATCH_SECONDS:
-                size = max(1, size // 2)
-        return
-    count, columns = source.embeddings.shape
-    size = max(1, min(16384, BATCH_BYTES // (4 * columns)))
-    documents = _documents(source.documents, None) if source.documents is not None else None
-    for start in range(0, count, size):
-        embeddings = as_rows(source.embeddings[start : start + size])
-        if documents is not None:
-            batch = list(islice(documents, len(embeddings)))
-            if len(batch) < len(embeddings):
-                raise InputError(f"there are {count} embeddings, but only {start + len(batch)} documents")
-            if start + len(batch) == count and next(documents, None) is not None:
-                raise InputError(f"there are only {count} embeddings, but more documents")
-        else:
-            numbers = range(start, start + len(embeddings))
-            ids = (
-                source.ids[start : start + size] if source.ids is not None else [str(rows_before + i) for i in numbers]
-            )
-            batch = [Document(_checked_id(identifier), "") for identifier in ids]
-        yield start, batch, embeddings
+    def fit_rotation(self, sample: NDArray[np.float32]) -> None:
+        """Fit the rotation of a new index."""
+        if self._source.holds_codes:
+            raise InputError("codes cannot be rotated: rotate the embeddings that they are made of")
+        self.rotation = Rotation.fit(sample, [self._writer.state.settings.dim])
+        self._writer.set_rotation(self.rotation)
 
+    def check(self, embeddings: NDArray[Any], first_row: int = 0) -> None:
+        """Refuse embeddings that have no direction; ``first_row`` numbers the first one for the message."""
+        settings = self._writer.state.settings
+        if not self._source.holds_codes:
+            # A rotation spreads each value over all dimensions.
+            check_rows(embeddings, settings.dim if self.rotation is None else settings.source_dim, first_row)
 
-def _limited(documents: Iterator[Document]) -> Iterator[Document]:
-    """Documents up to a number of characters, which bounds the memory for a batch of long ones."""
-    characters = 0
-    while characters < MAX_BATCH_CHARACTERS and (document := next(documents, None)) is not None:
-        characters += len(document.text)
-        yield document
+    def encoded(self, documents: Sequence[Document]) -> NDArray[np.float32]:
+        """The embeddings of documents."""
+        if self._source.encoder is None:
+            raise InputError("there are neither embeddings nor a model to make them")
+        embeddings = self._source.encoder.encode_document(
+            [document.content for document in documents],
+            prompt=self._writer.state.settings.document_prompt,
+            normalize_embeddings=False,
+            show_progress_bar=False,
+        )
+        self.check(embeddings)
+        return embeddings
 
+    def tensors(self, embeddings: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """What the index stores of embeddings."""
+        if self._source.holds_codes:
+            return {"codes": embeddings}
+        settings = self._writer.state.settings
+        if self.rotation is not None:
+            embeddings = self.rotation(embeddings)
+        return vectors(settings, truncate_embeddings(embeddings, settings.dim))
 
-def _checked_id(identifier: object) -> str:
-    """An id as it is stored: a string, made of a whole number where it is one."""
-    if isinstance(identifier, str):
-        try:
-            check_string("id", identifier)
-        except ValueError as error:
-            raise InputError(f"{identifier!r}: {error}") from None
-        if identifier:
-            return identifier
-        raise InputError("an id is empty")
-    return str(whole_number("an id", identifier))
+    def choose(self, documents: Sequence[Document], given: NDArray[Any] | None) -> tuple[list[int], list[int]]:
+        """Positions of the documents to add, and the rows of those whose place they take.
 
-
-def _documents(
-    documents: Iterable[Document | Mapping[str, Any]], skip: Callable[[InputError], None] | None
-) -> Iterator[Document]:
-    """Documents, made of JSON objects where they are not documents yet, and checked."""
-    for number, item in enumerate(documents, 1):
-        origin = item.origin if isinstance(item, Document) and item.origin else f"document {number}"
-        try:
-            if isinstance(item, Document):
-                check_document(item)
-                yield item
-            elif isinstance(item, Mapping):
-                yield document_from_record(item, str(number), origin)
+        A document that the index has already, with the same content and embedding, is passed over. Another document of
+        its id is an error, and so is a second document of an id in one run; but where documents are put in the place of
+        others, the last one stays.
+        """
+        known = self._writer.find([document.id for document in documents])
+        same = {
+            i for i, document in enumerate(documents) if document.id in known and _same(document, known[document.id][1])
+        }
+        if given is not None:
+            same -= self._changed(given, {i: known[documents[i].id][0] for i in same})
+        new: dict[str, int] = {}
+        for position, document in enumerate(documents):
+            row = known.get(document.id, (-1, None))[0]
+            if self._upsert:
+                new.pop(document.id, None)
+                if position in same:
+                    self.identical += 1
+                else:
+                    new[document.id] = position
+            elif document.id in new or row >= self.first_row:
+                self._refuse(document, "by an earlier document")
+            elif row >= 0 and position not in same:
+                self._refuse(document, "by other content in the index")
+            elif row >= 0:
+                self.identical += 1
             else:
-                raise ValueError(f"it is {type(item).__name__}, but must be a Document or a mapping")
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
-            refused = DocumentError(f"{origin}: {error}")
-            if skip is None:
-                raise refused from None
-            skip(refused)
+                new[document.id] = position
+        return sorted(new.values()), [known[identifier][0] for identifier in new if identifier in known]
+
+    def _changed(self, given: NDArray[Any], rows: dict[int, int]) -> set[int]:
+        """Positions of the embeddings that are not those of their rows in the index."""
+        if not rows:
+            return set()
+        positions = sorted(rows, key=lambda position: rows[position])
+        stored = np.array([rows[position] for position in positions], np.int64)
+        same = self._writer.same_rows(stored, self.tensors(given[positions]))
+        return {position for position, equal in zip(positions, same.tolist(), strict=True) if not equal}
+
+    def _refuse(self, document: Document, by: str) -> None:
+        where = document.origin or f"document {document.id!r}"
+        error = DuplicateError(f"{where}: the id {document.id!r} is taken {by}")
+        if self._skip is None:
+            raise error
+        self._skip(error)
 
 
-def _new_documents(
-    writer: Writer,
-    documents: Sequence[Document],
-    embeddings: NDArray[np.float32] | None,
-    rows_before: int,
-    skip: Callable[[InputError], None] | None,
-) -> list[int]:
-    """Positions of the documents that the index does not have yet.
-
-    A document that the index had before, with the same content and embedding, is passed over; another document of the
-    same id is an error, and so is any second document of an id in one run.
-    """
-    known = writer.find([document.id for document in documents])
-    old = {i for i, document in enumerate(documents) if known.get(document.id, (rows_before,))[0] < rows_before}
-    changed = {i for i in old if not _same(documents[i], known[documents[i].id][1])}
-    if embeddings is not None:
-        changed |= _changed_embeddings(writer, embeddings, {i: known[documents[i].id][0] for i in old - changed})
-    seen: set[str] = set()
-    new = []
-    for position, document in enumerate(documents):
-        if document.id in seen or (document.id in known and position not in old):
-            _refuse_duplicate(document, "by an earlier document", skip)
-        elif position in changed:
-            _refuse_duplicate(document, "by other content in the index", skip)
-        elif position not in old:
-            new.append(position)
-        seen.add(document.id)
-    return new
-
-
-def _changed_embeddings(writer: Writer, embeddings: NDArray[np.float32], rows: dict[int, int]) -> set[int]:
-    """Positions of the embeddings that are not those of their rows in the index."""
-    if not rows:
-        return set()
-    settings = writer.state.settings
-    positions = sorted(rows, key=lambda position: rows[position])
-    stored = np.array([rows[position] for position in positions], np.int64)
-    given = tensors(settings, truncate_embeddings(embeddings[positions], settings.dim))
-    same = writer.same_rows(stored, given)
-    return {position for position, equal in zip(positions, same.tolist(), strict=True) if not equal}
-
-
-def _refuse_duplicate(document: Document, by: str, skip: Callable[[InputError], None] | None) -> None:
-    where = document.origin or f"document {document.id!r}"
-    error = DuplicateError(f"{where}: the id {document.id!r} is taken {by}")
-    if skip is None:
-        raise error
-    skip(error)
+def _sample(embeddings: Rows) -> NDArray[np.float32]:
+    """Embeddings from all over the source: up to :data:`ROTATION_SAMPLE`, in slices of neighbours."""
+    count = embeddings.shape[0]
+    slices = min(64, -(-count // 128))
+    each = min(ROTATION_SAMPLE, count) // max(1, slices)
+    starts = np.linspace(0, count - each, slices).astype(int).tolist()
+    return np.concatenate([as_rows(embeddings[start : start + each]) for start in starts])
 
 
 def _same(document: Document, stored: Document) -> bool:

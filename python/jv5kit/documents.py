@@ -12,7 +12,7 @@ import sys
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from jv5kit.errors import DocumentError, InputError
 from jv5kit.types import Document
@@ -28,6 +28,8 @@ MAX_DEPTH = 500
 
 STDIN = Path("-")
 
+T = TypeVar("T")
+
 _encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -42,23 +44,41 @@ def read_documents(path: Path, skip: Callable[[DocumentError], None] | None = No
         InputError: the file cannot be opened.
         DocumentError: the first bad line, as ``file:line: what is wrong``.
     """
+
+    def document(record: dict[str, Any], number: int, origin: str) -> Document:
+        return document_from_record(record, str(number), origin)
+
+    return read_records(path, document, skip)
+
+
+def read_records(
+    path: Path, parse: Callable[[dict[str, Any], int, str], T], skip: Callable[[DocumentError], None] | None = None
+) -> Iterator[T]:
+    """Read what the objects of a JSON Lines file stand for; the arguments and errors are those of `read_documents`.
+
+    Args:
+        path: the file.
+        parse: called with an object, the number of its line and ``file:line``; a ValueError says what is wrong with it.
+        skip: takes the errors.
+    """
     name = "<stdin>" if path == STDIN else path.name
     number = 0
     with _open(path) as file:
         while True:
             number += 1
+            origin = f"{name}:{number}"
             try:
                 line = _read_line(file)
                 if line is None:
                     return
-                document = _parse(line, number, f"{name}:{number}")
+                parsed = parse(_record(line, number), number, origin)
             except _CutShortError as error:
-                _refuse(skip, f"{name}:{number}: {error}")
+                _refuse(skip, f"{origin}: {error}")
                 return
             except ValueError as error:
-                _refuse(skip, f"{name}:{number}: {error}")
+                _refuse(skip, f"{origin}: {error}")
                 continue
-            yield document
+            yield parsed
 
 
 def count_lines(path: Path) -> int | None:
@@ -110,8 +130,8 @@ def _read_line(file: IO[bytes]) -> bytes | None:
     return line or None
 
 
-def _parse(line: bytes, number: int, origin: str) -> Document:
-    """The document of a line, or a ValueError that says what is wrong with it."""
+def _record(line: bytes, number: int) -> dict[str, Any]:
+    """The JSON object of a line, or a ValueError that says what is wrong with it."""
     try:
         text_line = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
@@ -133,7 +153,7 @@ def _parse(line: bytes, number: int, origin: str) -> Document:
         raise ValueError(f"not a JSON object, but {_kind(record)}")
     if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(record) > MAX_DEPTH:
         raise ValueError(f"the JSON is nested deeper than {MAX_DEPTH}")
-    return document_from_record(record, str(number), origin)
+    return record
 
 
 def document_from_record(record: Mapping[str, Any], default_id: str, origin: str | None = None) -> Document:
@@ -175,6 +195,9 @@ def check_document(document: Document) -> None:
     check_string("title", document.title or "")
     check_string("text", document.text)
     if document.metadata:
+        for key in document.metadata:
+            if not isinstance(key, str):
+                raise ValueError(f"the metadata has the key {key!r}; keys must be strings")
         metadata_json(document.metadata)
 
 

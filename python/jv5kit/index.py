@@ -1,31 +1,42 @@
-"""The index: documents and their embeddings on disk, built in batches and searched exactly."""
+"""The index: documents and their embeddings on disk, built in batches, changed, and searched."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-import numpy as np
-
-from jv5kit import building
-from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings, whole_number
-from jv5kit.encoder import Encoder, shared_encoder
-from jv5kit.errors import IndexDamagedError, InputError, ModelNotFoundError
-from jv5kit.scan import scan, tensor_specs
-from jv5kit.storage.catalog import Catalog, ReplacedError, SegmentEntry, Settings, State
-from jv5kit.storage.segments import Segment
-from jv5kit.storage.writer import SEGMENTS, Writer, check_free
-from jv5kit.types import Document, Hit, Precision
+from jv5kit import building, graph
+from jv5kit.embeddings import whole_number
+from jv5kit.errors import InputError
+from jv5kit.index_model import IndexModel
+from jv5kit.logs import logger
+from jv5kit.querying import answer, queries_of
+from jv5kit.scan import Stage
+from jv5kit.sources import source_of
+from jv5kit.storage.catalog import Catalog, ReplacedError
+from jv5kit.storage.folder import check_free
+from jv5kit.storage.snapshot import open_snapshot
+from jv5kit.storage.writer import Writer
+from jv5kit.types import Document, Hit
+from jv5kit.where import parse_filter
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    from jv5kit.building import Added, Rows
+    from jv5kit.building import Added, AddOptions
+    from jv5kit.encoder import Encoder
+    from jv5kit.filters import Filter
+    from jv5kit.querying import SearchOptions, Where
+    from jv5kit.sources import Rows
+    from jv5kit.storage.snapshot import Snapshot
+    from jv5kit.storage.state import Settings
+    from jv5kit.types import Precision, Rescore
 
 
 class Index:
@@ -37,8 +48,8 @@ class Index:
     def __init__(self, path: Path, catalog: Catalog) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._encoder: tuple[str, Encoder] | None = None
-        self._snapshot = _open_snapshot(path, catalog, {})
+        self._model = IndexModel(path)
+        self._snapshot = open_snapshot(path, catalog)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -63,6 +74,10 @@ class Index:
         ids: Sequence[str | int] | None = None,
         dim: int | None = None,
         precision: Precision = "ubinary",
+        rescore: Rescore | None = None,
+        rotate: bool = False,
+        lexical: bool = False,
+        hnsw: bool = False,
         force: bool = False,
         skip: Callable[[InputError], None] | None = None,
         on_commit: Callable[[int], None] | None = None,
@@ -74,10 +89,17 @@ class Index:
             path: folder of the index, by convention ``NAME.jv5``.
             documents: documents or JSON objects, in any number.
             encoder: encodes the documents, by default the default model; not used where there are embeddings.
-            embeddings: one row for each document: ``(n, source dim)``, read slice by slice.
+            embeddings: one row for each document: real numbers ``(n, source dim)``, or uint8 codes of one bit a
+                dimension ``(n, dim / 8)``; read slice by slice.
             ids: of the embeddings, where there are no documents; by default the numbers of their rows in the index.
             dim: dimensions to keep; by default all.
-            precision: ``"ubinary"`` (one bit a dimension, and int8 rows for rescoring) or ``"float32"``.
+            precision: ``"ubinary"`` (one bit a dimension), ``"int8"`` or ``"float32"``.
+            rescore: what orders the candidates of a ubinary index: ``"int8"`` rows kept beside the bits (the default),
+                the ``"codes"`` themselves against the float query, or ``"none"``, where the Hamming distance counts.
+            rotate: fit a rotation on a sample of the embeddings, and put all of them through it: dimensions and bits
+                that are kept then hold more, with models that were not trained for it.
+            lexical: index the words of the texts as well, for hybrid search.
+            hnsw: keep a graph of the float32 rows, for approximate search.
             force: replace an index at the path.
             skip: called with the error of each document that cannot be used, which is passed over; None raises it.
             on_commit: called with the number of documents in the index after each commit.
@@ -90,11 +112,14 @@ class Index:
         """
         # Before the model is loaded: that takes seconds.
         check_free(Path(path), force=force)
-        source = building.source_of(documents, encoder, embeddings, ids)
-        settings = building.settings_of(source, dim, precision)
-        writer = Writer.create(Path(path), settings, tensor_specs(settings), force=force)
+        source = source_of(documents, encoder, embeddings, ids)
+        settings = building.settings_of(source, dim, precision, rescore, lexical=lexical, hnsw=hnsw)
+        writer = Writer.create(Path(path), settings, force=force)
         try:
-            building.add(writer, source, skip=skip, on_commit=on_commit, show_progress_bar=show_progress_bar)
+            building.add(
+                writer, source, rotate=rotate, skip=skip, on_commit=on_commit, show_progress_bar=show_progress_bar
+            )
+            graph.grow(writer)
         except BaseException:
             writer.abandon()
             raise
@@ -102,14 +127,7 @@ class Index:
         return cls.open(path)
 
     def add(
-        self,
-        documents: Iterable[Document | Mapping[str, Any]] | None = None,
-        *,
-        embeddings: ArrayLike | Rows | None = None,
-        ids: Sequence[str | int] | None = None,
-        skip: Callable[[InputError], None] | None = None,
-        on_commit: Callable[[int], None] | None = None,
-        show_progress_bar: bool | None = None,
+        self, documents: Iterable[Document | Mapping[str, Any]] | None = None, **options: Unpack[AddOptions]
     ) -> Added:
         """Add documents, encoded as those that are there; the arguments are those of :meth:`build`.
 
@@ -120,17 +138,100 @@ class Index:
             InputError: a document or an embedding is wrong; what was committed before it stays.
             IndexLockedError: another process is writing the index.
         """
-        if embeddings is None and self.settings.model is None:
+        return self._add(documents, options, upsert=False)
+
+    def upsert(
+        self, documents: Iterable[Document | Mapping[str, Any]] | None = None, **options: Unpack[AddOptions]
+    ) -> Added:
+        """Add documents, each in the place of the one that has its id, if there is one; otherwise as :meth:`add`.
+
+        A document is never away in between: the same commit takes the old one and brings the new one.
+        """
+        return self._add(documents, options, upsert=True)
+
+    def _add(
+        self, documents: Iterable[Document | Mapping[str, Any]] | None, options: AddOptions, *, upsert: bool
+    ) -> Added:
+        settings = self.settings
+        embeddings = options.get("embeddings")
+        if embeddings is None and settings.model is None:
             raise InputError(f"{self.path} was built from given embeddings: what is added needs embeddings too")
         encoder = self.encoder if embeddings is None else None
-        source = building.source_of(documents, encoder, embeddings, ids)
-        settings = self.settings
-        if source.embeddings is not None and source.embeddings.shape[1] != settings.source_dim:
-            columns = source.embeddings.shape[1]
-            raise InputError(f"the embeddings have {columns} dimensions; those of this index had {settings.source_dim}")
-        writer = Writer.open(self.path, tensor_specs)
+        source = source_of(documents, encoder, embeddings, options.get("ids"))
+        building.check_fits(source, settings)
+        with self._writer() as writer:
+            added = building.add(
+                writer,
+                source,
+                upsert=upsert,
+                skip=options.get("skip"),
+                on_commit=options.get("on_commit"),
+                show_progress_bar=options.get("show_progress_bar"),
+            )
+            graph.grow(writer)
+        return added
+
+    def get(self, ids: Sequence[str]) -> list[Document | None]:
+        """The documents of some ids, None for each that the index does not have.
+
+        Raises:
+            InputError: ``ids`` is a single string.
+            IndexDamagedError: the index is not what was written.
+        """
+        wanted = _as_ids(ids)
+        while True:
+            snapshot = self._snapshot
+            try:
+                found = snapshot.find(wanted)
+                return [found[identifier][1] if identifier in found else None for identifier in wanted]
+            except ReplacedError:
+                self._reopen(snapshot)
+
+    def delete(self, ids: Sequence[str] | None = None, *, filter: Where | None = None) -> int:
+        """Delete documents, by id or by a filter of their metadata: on disk when this returns.
+
+        They are not found any more; their texts leave the disk with :meth:`compact`.
+
+        Returns:
+            How many documents were deleted; ids that the index does not have are passed over.
+
+        Raises:
+            InputError: neither ids nor a filter are given, or both, or the filter does not fit the index.
+            IndexLockedError: another process is writing the index.
+        """
+        if (ids is None) == (filter is None):
+            raise InputError("say what to delete: either ids or a filter")
+        condition = None if filter is None else parse_filter(filter)
+        with self._writer() as writer:
+            if condition is not None:
+                numbers = writer.snapshot().matching(condition)
+            else:
+                numbers = [row for row, _ in writer.find(_as_ids(ids or ())).values()]
+            if numbers:
+                writer.commit([], {}, numbers)
+        return len(numbers)
+
+    def compact(self, *, on_segment: Callable[[int], None] | None = None) -> None:
+        """Write the index anew without what was deleted, in as few segments as can be; it can be searched meanwhile.
+
+        Every step is a commit: an interruption loses nothing, and the next call goes on. ``on_segment`` is called with
+        the number of rows that a step has done. A reader that has an older state open keeps it, but has to take up the
+        new one when it meets a document that is gone.
+
+        Raises:
+            IndexLockedError: another process is writing the index.
+        """
+        with self._writer() as writer:
+            before = writer.state.segments
+            writer.compact(on_segment)
+            graph.grow(writer, anew=writer.state.segments != before)
+
+    @contextmanager
+    def _writer(self) -> Iterator[Writer]:
+        """The right to write; what was written is taken up afterwards."""
+        writer = Writer.open(self.path)
         try:
-            return building.add(writer, source, skip=skip, on_commit=on_commit, show_progress_bar=show_progress_bar)
+            yield writer
         finally:
             writer.abandon()
             self.refresh()
@@ -153,7 +254,7 @@ class Index:
             InputError: the index was built from given embeddings.
             ModelNotFoundError: the model is not to be had, or is another one than that of the index.
         """
-        return self._encoder_of(self.settings)
+        return self._model.encoder(self.settings)
 
     def use_encoder(self, model: Encoder | str | os.PathLike[str]) -> None:
         """Say where the model of the index is now: an encoder, a folder or a hub id.
@@ -161,59 +262,46 @@ class Index:
         Raises:
             ModelNotFoundError: the model is not to be had, or is another one than that of the index.
         """
-        self._encoder = self._load_encoder(self.settings, model)
-
-    def _encoder_of(self, settings: Settings) -> Encoder:
-        """The encoder of the index when it had these settings."""
-        loaded = self._encoder
-        # The index may have been replaced by one of another model.
-        if loaded is None or loaded[0] != settings.fingerprint:
-            loaded = self._encoder = self._load_encoder(settings, settings.model)
-        return loaded[1]
-
-    def _load_encoder(self, settings: Settings, model: Encoder | str | os.PathLike[str] | None) -> tuple[str, Encoder]:
-        """The encoder of the index, and its fingerprint."""
-        if settings.model is None:
-            raise InputError(f"{self.path} was built from given embeddings, not texts: search it by embeddings")
-        try:
-            encoder = model if isinstance(model, Encoder) else shared_encoder(model)
-        except ModelNotFoundError as error:
-            raise ModelNotFoundError(
-                f"{self.path} was built with model {settings.model!r}: {error}. "
-                "Say where it is: --model FOLDER, or Index.use_encoder(FOLDER)"
-            ) from error
-        fingerprint = encoder.checkpoint.fingerprint()
-        if fingerprint != settings.fingerprint:
-            raise ModelNotFoundError(
-                f"{self.path} was built with another model ({settings.model!r}, fingerprint {settings.fingerprint}) "
-                f"than {encoder.checkpoint.name!r} (fingerprint {fingerprint}); their embeddings do not compare"
-            )
-        return fingerprint, encoder
+        self._model.use(self.settings, model)
 
     # A str is a Sequence[str] as well; the first signature that fits counts. An array's type does not say whether it is
     # one embedding or several.
     @overload
     def search(  # type: ignore[overload-overlap]
-        self, queries: str, top_k: int = ..., *, oversample: int = ...
+        self, queries: str, top_k: int = ..., **options: Unpack[SearchOptions]
     ) -> list[Hit]: ...
 
     @overload
-    def search(self, queries: Sequence[str], top_k: int = ..., *, oversample: int = ...) -> list[list[Hit]]: ...
+    def search(self, queries: Sequence[str], top_k: int = ..., **options: Unpack[SearchOptions]) -> list[list[Hit]]: ...
 
     @overload
-    def search(self, queries: ArrayLike, top_k: int = ..., *, oversample: int = ...) -> Any: ...
+    def search(self, queries: ArrayLike, top_k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
 
-    def search(self, queries: Any, top_k: int = 10, *, oversample: int = 4) -> list[Hit] | list[list[Hit]]:
+    def search(
+        self,
+        queries: Any,
+        top_k: int = 10,
+        *,
+        filter: Where | None = None,
+        oversample: int = 4,
+        hybrid: bool = False,
+        stages: dict[str, float] | None = None,
+    ) -> list[Hit] | list[list[Hit]]:
         """Find the documents nearest to each query.
 
         Args:
             queries: a text or an embedding ``(dim,)``, or a sequence of texts or embeddings ``(q, dim)``; embeddings
-                have the dimensions of the index, or those before its truncation.
+                have the dimensions of the index, or those before its truncation. A ubinary index takes uint8 codes too.
             top_k: hits for each query, at least 1.
-            oversample: where codes are searched first, candidates for each hit wanted, which int8 rows then rescore.
+            filter: conditions on the metadata, as a string (see :mod:`jv5kit.where`) or as a dict of fields and the
+                value, or the list of values, that each must have.
+            oversample: where hits are rescored, candidates for each hit wanted.
+            hybrid: fuse the ranking with that of the words of the query; the order is then that of the fusion.
+            stages: a dict that takes the milliseconds that each stage took.
 
         Returns:
-            Hits, best first, ties in the order of the documents; for several queries a list for each.
+            Hits, best first, ties in the order of the documents; for several queries a list for each. Each has as its
+            score an estimate of the cosine.
 
         Raises:
             InputError: an argument is wrong.
@@ -223,22 +311,41 @@ class Index:
         for name, value in (("top_k", top_k), ("oversample", oversample)):
             if value < 1:
                 raise InputError(f"{name}={value}; it must be at least 1")
+        condition = None if filter is None else parse_filter(filter)
+        stages = {} if stages is None else stages
         while True:
             snapshot = self._snapshot
-            settings = snapshot.state.settings
-            embeddings, single = self._query_embeddings(queries, settings)
-            scores, rows = scan(snapshot.segments, settings, embeddings, top_k, oversample)
+            with Stage(stages, "encode"):
+                asked = queries_of(queries, snapshot.state.settings, snapshot.rotation, self._encode)
+            found = answer(
+                snapshot, asked, top_k, condition=condition, oversample=oversample, hybrid=hybrid, stages=stages
+            )
             try:
-                documents = snapshot.catalog.documents(np.unique(rows).tolist(), settings)
+                with Stage(stages, "documents"):
+                    wanted = sorted({number for _, numbers in found for number in numbers})
+                    documents = snapshot.catalog.documents(wanted, snapshot.state)
                 break
             except ReplacedError:
-                # The rows mean other documents by now.
+                # Some of those documents are gone by now.
                 self._reopen(snapshot)
+        if condition is not None and not wanted:
+            self._warn_of_unknown(condition, snapshot)
         results = [
-            [_hit(documents[row], score) for score, row in zip(*pair, strict=True)]
-            for pair in zip(scores.tolist(), rows.tolist(), strict=True)
+            [_hit(documents[number], score) for score, number in zip(scores, numbers, strict=True)]
+            for scores, numbers in found
         ]
-        return results[0] if single else results
+        return results[0] if asked.single else results
+
+    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Queries as the model of the index has them."""
+        settings = self.settings
+        return self._model.encoder(settings).encode(texts, prompt=settings.query_prompt, normalize_embeddings=False)
+
+    def _warn_of_unknown(self, condition: Filter, snapshot: Snapshot) -> None:
+        """Nothing was found: say so if that is because no document has a field."""
+        known = set().union(*(segment.columns.fields for segment in snapshot.segments))
+        for field in sorted(condition.fields - known):
+            logger.warning("no document has the field %r; fields to filter by: %s", field, ", ".join(sorted(known)))
 
     def refresh(self) -> bool:
         """Take up the newest state, if there is a new one; returns whether there was."""
@@ -248,20 +355,20 @@ class Index:
         self._reopen(snapshot)
         return True
 
-    def _reopen(self, outdated: _Snapshot) -> None:
+    def _reopen(self, outdated: Snapshot) -> None:
         """Take up the newest state instead of an outdated one, unless another thread did."""
         with self._lock:
             if self._snapshot is not outdated:
                 return
             if outdated.catalog.is_gone():
                 # A search under way in another thread still holds the old files.
-                self._snapshot = _open_snapshot(self.path, Catalog(self.path), {})
+                self._snapshot = open_snapshot(self.path, Catalog(self.path))
             else:
-                self._snapshot = _open_snapshot(self.path, outdated.catalog, outdated.known())
+                self._snapshot = open_snapshot(self.path, outdated.catalog, outdated)
 
     def __len__(self) -> int:
         """Number of documents."""
-        return self._snapshot.state.rows
+        return self._snapshot.state.documents
 
     def close(self) -> None:
         """Close the files."""
@@ -275,61 +382,14 @@ class Index:
         """Close it."""
         self.close()
 
-    def _query_embeddings(self, queries: Any, settings: Settings) -> tuple[NDArray[np.float32], bool]:
-        """Query embeddings ``(q, dim)`` of unit length, and whether a single query was given."""
-        single = isinstance(queries, str)
-        texts = [queries] if single else queries
-        if single or (isinstance(texts, list | tuple) and texts and all(isinstance(text, str) for text in texts)):
-            embeddings = self._encoder_of(settings).encode(
-                texts, prompt=settings.query_prompt, normalize_embeddings=False
-            )
-        else:
-            array = np.asarray(queries)
-            if not array.size:
-                return np.empty((0, settings.dim), np.float32), False
-            single = array.ndim == 1
-            embeddings = as_rows(np.atleast_2d(array), "queries")
-            if embeddings.shape[1] not in (settings.dim, settings.source_dim):
-                known = " or ".join(map(str, sorted({settings.dim, settings.source_dim})))
-                raise InputError(f"the queries have {embeddings.shape[1]} dimensions; this index takes {known}")
-        check_rows(embeddings, settings.dim, name="queries")
-        return truncate_embeddings(embeddings, settings.dim), single
 
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """One state of an index, open."""
-
-    catalog: Catalog
-    version: int
-    state: State
-    segments: list[Segment]
-
-    def known(self) -> dict[SegmentEntry, Segment]:
-        """The segments, by what the catalog says of them."""
-        return dict(zip(self.state.segments, self.segments, strict=True))
-
-
-def _open_snapshot(folder: Path, catalog: Catalog, known: Mapping[SegmentEntry, Segment]) -> _Snapshot:
-    """The newest state of an index, its segments open; those that are open already keep what was verified of them."""
-    while True:
-        version = catalog.version()
-        state = catalog.state()
-        specs = tensor_specs(state.settings)
-        try:
-            segments = [
-                known.get(entry)
-                or Segment(folder / SEGMENTS / entry.file_name, entry.first_row, entry.rows, entry.checksum, specs)
-                for entry in state.segments
-            ]
-        except IndexDamagedError:
-            # A writer may have merged the segments between the reading of their names and their opening.
-            if catalog.is_gone():
-                catalog = Catalog(folder)
-            elif catalog.version() == version:
-                raise
-            continue
-        return _Snapshot(catalog, version, state, segments)
+def _as_ids(ids: Sequence[str]) -> list[str]:
+    if isinstance(ids, str):
+        raise InputError(f"ids is the string {ids!r}; give a list of ids")
+    wrong = next((identifier for identifier in ids if not isinstance(identifier, str)), None)
+    if wrong is not None:
+        raise InputError(f"the id {wrong!r} is no string; ids are strings, also where they are numbers")
+    return list(ids)
 
 
 def _hit(document: Document, score: float) -> Hit:

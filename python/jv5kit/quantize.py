@@ -87,12 +87,13 @@ def hamming_search(
         raise InputError(f"top_k={top_k}; it must be at least 1")
     if threads is not None and threads < 1:
         raise InputError(f"threads={threads}; it must be at least 1")
-    kept = None
+    bits = None
     if mask is not None:
         mask = np.asarray(mask)
-        if mask.dtype != np.bool_ or mask.ndim != 1:
-            raise InputError(f"mask is {mask.dtype} of shape {mask.shape}; it must be bool (n,)")
+        if mask.dtype != np.bool_ or mask.shape != (len(codes),):
+            raise InputError(f"mask is {mask.dtype} of shape {mask.shape}; it must be bool ({len(codes)},)")
         # A bool that was made from other bytes may hold any of them; what is not 0 is true.
-        kept = np.ascontiguousarray(mask).view(np.uint8) != 0
+        bits = np.packbits(np.ascontiguousarray(mask).view(np.uint8), bitorder="little")
     # No more hits than rows, however large a number is asked for.
-    return _native.hamming_search(np.ascontiguousarray(query_codes), codes, min(top_k, len(codes) + 1), kept, threads)
+    top_k = min(top_k, len(codes) + 1)
+    return _native.hamming_search(np.ascontiguousarray(query_codes), [(codes, bits)], top_k, threads)

@@ -1,17 +1,19 @@
-"""A query against the segments of an index: candidates from every segment, merged, rescored, best first.
+"""A query against the segments of an index: candidates from all of them, rescored, best first.
 
-The order is that of the score, then of the row number, so that equal scores always come in the same order.
+The order is that of the score, then of the row number, so that equal scores always come in the same order. Rows are
+numbered through over the segments here (their positions), in the order of their document numbers.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jv5kit import _native
-from jv5kit.quantize import hamming_search, quantize_embeddings
-from jv5kit.storage.segments import TensorSpec
+from jv5kit.quantize import quantize_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jv5kit.storage.catalog import Settings
     from jv5kit.storage.segments import Segment
+    from jv5kit.storage.state import Settings
 
     Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -31,103 +33,182 @@ BLOCK_ROWS = 16384
 """Rows of a float32 segment that are compared at a time."""
 
 
-def tensor_specs(settings: Settings) -> list[TensorSpec]:
-    """The tensors that a segment of an index holds."""
-    if settings.precision == "float32":
-        return [TensorSpec("embeddings", np.dtype("<f4"), (settings.dim,))]
-    return [
-        TensorSpec("codes", np.dtype("u1"), (settings.dim // 8,)),
-        TensorSpec("rows", np.dtype("i1"), (settings.dim,)),
-        TensorSpec("scales", np.dtype("<f4"), ()),
-    ]
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows that a query is compared with.
+
+    Attributes:
+        settings: of the index.
+        segments: in the order of their documents; at least one.
+        masks: for each segment a bitmap of the rows to search, the first row in the lowest bit; None for all.
+    """
+
+    settings: Settings
+    segments: Sequence[Segment]
+    masks: Sequence[NDArray[np.uint8] | None]
+
+    def __len__(self) -> int:
+        """Number of rows, whether masked or not."""
+        return sum(segment.rows for segment in self.segments)
+
+    def split(self, positions: NDArray[np.int64]) -> list[tuple[Segment, Any, NDArray[np.int64]]]:
+        """The segments that hold some positions: each with where those are in the array, and their rows within it."""
+        ends = np.cumsum([segment.rows for segment in self.segments])
+        of_segment = np.searchsorted(ends, positions, "right")
+        found = []
+        for i in np.unique(of_segment).tolist():
+            within = np.nonzero(of_segment == i)
+            found.append((self.segments[i], within, positions[within] - (ends[i] - self.segments[i].rows)))
+        return found
+
+    def numbers(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The document numbers of positions."""
+        numbers = np.empty(positions.shape, np.int64)
+        for segment, within, rows in self.split(positions):
+            numbers[within] = segment.numbers(rows)
+        return numbers
+
+    def include(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each of some positions (-1 is none) is to be searched."""
+        included = positions >= 0
+        first = 0
+        for segment, mask in zip(self.segments, self.masks, strict=True):
+            within = np.flatnonzero((positions >= first) & (positions < first + segment.rows))
+            if mask is not None and len(within):
+                rows = positions[within] - first
+                included[within] = mask[rows // 8] >> (rows % 8).astype(np.uint8) & 1 != 0
+            first += segment.rows
+        return included
+
+    def parts(self, *names: str) -> list[Any]:
+        """Some tensors of each segment, and its mask, as the kernels take them."""
+        parts = zip(self.segments, self.masks, strict=True)
+        return [(*(segment.tensor(name) for name in names), mask) for segment, mask in parts]
 
 
-def tensors(settings: Settings, embeddings: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    """The tensors of embeddings that have the index's dimension and unit length."""
-    if settings.precision == "float32":
-        return {"embeddings": embeddings}
-    rows, scales, codes = _native.quantize_rows(embeddings)
-    return {"codes": codes, "rows": rows, "scales": scales}
-
-
-def scan(
-    segments: Sequence[Segment], settings: Settings, queries: NDArray[np.float32], top_k: int, oversample: int
-) -> Found:
+def scan(rows: Rows, queries: NDArray[np.float32], top_k: int, oversample: int, stages: dict[str, float]) -> Found:
     """The best rows of each query.
 
     Args:
-        segments: in the order of their rows.
-        settings: of the index.
+        rows: to search.
         queries: float32 ``(q, dim)`` of unit length.
         top_k: at least 1.
-        oversample: candidates for each row wanted, where codes are searched first.
+        oversample: candidates for each row wanted, where those are rescored.
+        stages: takes the milliseconds of the stages.
 
     Returns:
-        Scores float32 and row numbers int64, both ``(q, min(top_k, rows))``, by score, then row.
+        Scores float32 and document numbers int64, both ``(q, min(top_k, rows searched))``, by score, then number.
     """
-    if not segments or not len(queries):
-        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    settings = rows.settings
+    top_k = min(top_k, len(rows))
     if settings.precision == "float32":
-        tiles = [queries[start : start + QUERY_TILE] for start in range(0, len(queries), QUERY_TILE)]
-        found = [_float_candidates(segments, tile, top_k) for tile in tiles]
-        scores, rows = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        with Stage(stages, "scan"):
+            tiles = [queries[start : start + QUERY_TILE] for start in range(0, len(queries), QUERY_TILE)]
+            found = [_float_candidates(rows, tile, top_k) for tile in tiles]
+            scores, positions = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    elif settings.precision == "ubinary" and settings.rescore == "none":
+        return scan_codes(rows, quantize_embeddings(queries), top_k, stages)
     else:
-        rows = _code_candidates(segments, queries, top_k * oversample)
-        scores, rows = _best(_rescore(segments, queries, rows), rows, top_k)
+        with Stage(stages, "scan"):
+            count = min(top_k * oversample, len(rows))
+            if settings.precision == "int8":
+                values, _, _ = _native.quantize_rows(queries)
+                _, positions = _native.dot_search(values, rows.parts("rows", "scales"), count, None)
+            else:
+                _, positions = _native.hamming_search(quantize_embeddings(queries), rows.parts("codes"), count, None)
+        with Stage(stages, "rescore"):
+            scores, positions = best(_rescore(rows, queries, positions), positions, top_k)
     # Rounding may carry a cosine of 1 a little beyond it.
-    return np.clip(scores, -1, 1), rows
+    return np.clip(scores, -1, 1), rows.numbers(positions)
 
 
-def _code_candidates(segments: Sequence[Segment], queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """The rows of the ``count`` nearest codes, by distance, then row."""
-    codes = quantize_embeddings(queries)
-    found = []
-    for segment in segments:
-        distances, rows = hamming_search(codes, segment.tensor("codes"), count)
-        found.append((distances, rows + segment.first_row))
-    if len(found) == 1:
-        return found[0][1]
-    distances, rows = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-    # Segments come in the order of their rows, so a stable sort keeps the row number as the second key.
-    order = np.argsort(distances, axis=1, kind="stable")[:, :count]
-    return np.take_along_axis(rows, order, axis=1)
+def scan_codes(rows: Rows, codes: NDArray[np.uint8], top_k: int, stages: dict[str, float]) -> Found:
+    """The rows with the nearest codes: the cosine as far as bits know it, ``1 - 2 * distance / dim``."""
+    with Stage(stages, "scan"):
+        found = _native.hamming_search(codes, rows.parts("codes"), min(top_k, len(rows)), None)
+    distances, positions = found
+    return (1 - 2 / rows.settings.dim * distances).astype(np.float32), rows.numbers(positions)
 
 
-def _rescore(segments: Sequence[Segment], queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Float query · int8 row · its scale, for each candidate."""
-    scores = np.empty(rows.shape, np.float32)
-    for segment in segments:
-        within = (rows >= segment.first_row) & (rows < segment.first_row + segment.rows)
+def cosines(rows: Rows, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The scores ``(n,)`` of some positions, as a search of all rows would give them."""
+    settings = rows.settings
+    if settings.precision == "float32":
+        scores = np.empty(positions.shape, np.float32)
+        for segment, within, local in rows.split(positions):
+            scores[within] = segment.rows_of("embeddings", local)[local] @ query
+    elif settings.precision == "ubinary" and settings.rescore == "none":
+        code = quantize_embeddings(query[None])
+        scores = np.empty(positions.shape, np.float32)
+        for segment, within, local in rows.split(positions):
+            differing = np.unpackbits(segment.tensor("codes")[local] ^ code, axis=1).sum(axis=1)
+            scores[within] = 1 - 2 / settings.dim * differing
+    else:
+        scores = _rescore(rows, query[None], positions[None])[0]
+    return np.clip(scores, -1, 1)
+
+
+class Stage:
+    """Adds the milliseconds that it takes to those of a stage."""
+
+    def __init__(self, stages: dict[str, float], name: str) -> None:
+        self._stages = stages
+        self._name = name
+
+    def __enter__(self) -> None:
+        """Start the clock."""
+        self._began = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it."""
+        self._stages[self._name] = self._stages.get(self._name, 0.0) + 1000 * (perf_counter() - self._began)
+
+
+def _rescore(rows: Rows, queries: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Float query · stored row, for each candidate."""
+    scores = np.empty(positions.shape, np.float32)
+    for segment, within, local in rows.split(positions):
         # The pairs of a segment are scored together, whatever their queries.
-        local = rows[within] - segment.first_row
-        if len(local):
+        of_query = np.ascontiguousarray(within[0])
+        if rows.settings.precision == "ubinary" and rows.settings.rescore == "codes":
+            codes = segment.tensor("codes")
+            # A unit row of which only the signs are known has 1 / sqrt(dim) in every place.
+            products = _native.code_products(queries, codes, of_query, local)
+            scores[within] = products * np.float32(rows.settings.dim**-0.5)
+        else:
             values, scales = (segment.rows_of(name, local) for name in ("rows", "scales"))
-            of_query = np.ascontiguousarray(np.nonzero(within)[0])
             scores[within] = _native.mixed_products(queries, values, of_query, local) * scales[local]
     return scores
 
 
-def _float_candidates(segments: Sequence[Segment], queries: NDArray[np.float32], top_k: int) -> Found:
-    """The best rows of float32 segments, by exact products block by block."""
+def _float_candidates(rows: Rows, queries: NDArray[np.float32], top_k: int) -> Found:
+    """The best positions among float32 rows, by exact products block by block."""
     scores = np.empty((len(queries), 0), np.float32)
-    rows = np.empty((len(queries), 0), np.int64)
-    for segment in segments:
+    positions = np.empty((len(queries), 0), np.int64)
+    first = 0
+    for segment, mask in zip(rows.segments, rows.masks, strict=True):
         embeddings = segment.tensor("embeddings")
+        flags = None if mask is None else np.unpackbits(mask, count=segment.rows, bitorder="little").view(np.bool_)
         for start in range(0, segment.rows, BLOCK_ROWS):
-            block = queries @ embeddings[start : start + BLOCK_ROWS].T
-            numbers = np.arange(start, start + block.shape[1]) + segment.first_row
-            if scores.shape[1] >= top_k:
+            numbers = np.arange(start, min(start + BLOCK_ROWS, segment.rows))
+            stored = embeddings[start : start + BLOCK_ROWS]
+            if flags is not None:
+                numbers = numbers[flags[start : start + BLOCK_ROWS]]
+                stored = embeddings[numbers]
+            block = queries @ stored.T
+            if scores.shape[1] >= top_k and len(numbers):
                 # Rows come in order, so an equal score loses its tie: only a better one can enter.
                 better = (block > scores[:, -1:]).any(axis=0)
                 block, numbers = block[:, better], numbers[better]
             if len(numbers):
                 scores = np.concatenate([scores, block], axis=1)
-                rows = np.concatenate([rows, np.broadcast_to(numbers, block.shape)], axis=1)
-                scores, rows = _best(scores, rows, top_k)
-    return scores, rows
+                positions = np.concatenate([positions, np.broadcast_to(numbers + first, block.shape)], axis=1)
+                scores, positions = best(scores, positions, top_k)
+        first += segment.rows
+    return scores, positions
 
 
-def _best(scores: NDArray[np.float32], rows: NDArray[np.int64], top_k: int) -> Found:
+def best(scores: NDArray[np.float32], rows: NDArray[np.int64], top_k: int) -> Found:
     """The ``top_k`` best of each query, by score, then row."""
     if scores.shape[1] > 4 * top_k:
         # Few can be among the best: those that reach the k-th best score, ties included.

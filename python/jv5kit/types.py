@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-Precision = Literal["float32", "ubinary"]
-"""How an index stores embeddings: float32 rows, or one bit a dimension with int8 rows beside it for rescoring."""
+Precision = Literal["float32", "int8", "ubinary"]
+"""How an index stores embeddings: float32 values, 8-bit integers with a scale a row, or one bit a dimension."""
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+Rescore = Literal["int8", "codes", "none"]
+"""What orders the candidates that bits find: int8 rows beside them, the bits against the float query, or nothing."""
+
+RESCORES: tuple[Rescore, ...] = get_args(Rescore)
 
 
 @dataclass(frozen=True, slots=True)

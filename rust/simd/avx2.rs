@@ -3,11 +3,17 @@
 use std::arch::x86_64::*;
 
 use super::Tier;
-use crate::hamming::{self, Lanes, Tile, TileRows};
+use crate::dot::{self, DotLanes};
+use crate::hamming::{self, Lanes, Tile};
+use crate::parts::TileRows;
 use crate::quantize;
 use crate::rescore;
-use crate::topk::TopK;
+use crate::topk::{TopK, TopScores};
 use crate::truncate;
+
+/// Groups of int8 rows, and queries, whose sums stay in registers.
+const DOT_GROUPS: usize = 2;
+const DOT_QUERIES: usize = 4;
 
 pub(super) static TIER: Tier = Tier {
     name: "avx2",
@@ -16,6 +22,15 @@ pub(super) static TIER: Tier = Tier {
     sign_bits,
     int8_values,
     mixed_dot,
+    dot: dot::Kernel {
+        word_values: 2,
+        block_rows: DOT_GROUPS * <__m256i as DotLanes>::LANES,
+        block_queries: DOT_QUERIES,
+        pack_query: dot::pack_query_pairs,
+        pack_rows: pack_dot_rows,
+        scan: scan_dots,
+        dots,
+    },
     unit_length,
     lanes: 4,
     pack,
@@ -162,4 +177,61 @@ unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut [u64]) {
 unsafe fn scan(query: &[u64], tile: &Tile, topk: &mut TopK) {
     // SAFETY: the caller vouches for the tile, and that the features were detected.
     unsafe { hamming::scan::<__m256i>(query, tile, topk) }
+}
+
+// SAFETY: the methods are called only from `scan_dots` below, which has their target features and runs only where detected.
+unsafe impl DotLanes for __m256i {
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(value: i32) -> Self {
+        // SAFETY: see the impl, here and below.
+        unsafe { _mm256_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(words: *const u32) -> Self {
+        // SAFETY: see the impl; the caller vouches for 32 readable bytes.
+        unsafe { _mm256_loadu_si256(words.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, out: &mut [u32; 16]) {
+        // SAFETY: see the impl; out has 64 bytes.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), self) }
+    }
+
+    /// 16-bit integers, because the instruction for bytes saturates.
+    #[inline(always)]
+    unsafe fn add_products(self, rows: Self, query: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { _mm256_add_epi32(self, _mm256_madd_epi16(rows, query)) }
+    }
+
+    #[inline(always)]
+    unsafe fn scores(self, scales: *const f32, bound: f32, out: &mut [f32; 16]) -> u32 {
+        // SAFETY: see the impl; the caller vouches for eight scales.
+        unsafe {
+            let scores = _mm256_mul_ps(_mm256_cvtepi32_ps(self), _mm256_loadu_ps(scales));
+            let good = _mm256_cmp_ps::<_CMP_NLE_UQ>(scores, _mm256_set1_ps(bound));
+            _mm256_storeu_ps(out.as_mut_ptr(), scores);
+            _mm256_movemask_ps(good) as u32
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn pack_dot_rows(values: &[i8], dim: usize, rows: TileRows, out: &mut [u32]) {
+    dot::pack_row_pairs(values, dim, rows, <__m256i as DotLanes>::LANES, out);
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn scan_dots(queries: &dot::Queries, tile: &dot::Tile, top: &mut [TopScores]) {
+    // SAFETY: the caller vouches that the features were detected.
+    unsafe { dot::scan::<__m256i, DOT_GROUPS, DOT_QUERIES>(queries, tile, top) }
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn dots(query: &[i8], values: &[i8], rows: TileRows, out: &mut [i32]) {
+    dot::dots(query, values, rows, out);
 }

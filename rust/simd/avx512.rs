@@ -1,9 +1,10 @@
-//! AVX-512 with VPOPCNTDQ: eight codes at a time. Intel since Ice Lake, AMD since Zen 4.
+//! AVX-512 with VPOPCNTDQ: eight codes at a time. Intel since Ice Lake, AMD since Zen 4; its int8 products are in `vnni`.
 
 use std::arch::x86_64::*;
 
-use super::Tier;
-use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, TileRows, code_words};
+use super::{Tier, vnni};
+use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, code_words};
+use crate::parts::TileRows;
 use crate::quantize;
 use crate::rescore;
 use crate::topk::TopK;
@@ -14,15 +15,17 @@ const GATHER_AHEAD: usize = 64;
 
 pub(super) static TIER: Tier = Tier {
     name: "avx512",
-    needs: "AVX-512 F, BW and VPOPCNTDQ",
+    needs: "AVX-512 F, BW, VNNI and VPOPCNTDQ",
     available: || {
         std::is_x86_feature_detected!("avx512f")
             && std::is_x86_feature_detected!("avx512bw")
+            && std::is_x86_feature_detected!("avx512vnni")
             && std::is_x86_feature_detected!("avx512vpopcntdq")
     },
     sign_bits,
     int8_values,
     mixed_dot,
+    dot: vnni::KERNEL,
     unit_length,
     lanes: 8,
     pack,

@@ -11,10 +11,14 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod popcnt;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use std::sync::OnceLock;
 
-use crate::hamming::{Tile, TileRows};
+use crate::dot;
+use crate::hamming::Tile;
+use crate::parts::TileRows;
 use crate::topk::TopK;
 
 /// The environment variable that forces a tier.
@@ -47,6 +51,8 @@ pub struct Tier {
     pub(crate) int8_values: unsafe fn(&[f32], &mut [i8]) -> f32,
     /// Dot product of a float32 and an int8 vector of the same length, see [`crate::rescore`].
     pub(crate) mixed_dot: unsafe fn(&[f32], &[i8]) -> f32,
+    /// Exact search by the dot product of int8 rows, see [`mod@crate::dot`].
+    pub(crate) dot: dot::Kernel,
     /// One row at unit length: `(row, out)`, of the same length, see [`mod@crate::truncate`].
     pub(crate) unit_length: unsafe fn(&[f32], &mut [f32]),
     /// Codes in a group of a packed tile.

@@ -1,11 +1,18 @@
 //! The portable tier: 64-bit words and whatever the target's baseline makes of them. Also the one lane that `popcnt` shares.
 
+use std::cmp::Ordering;
+
 use super::Tier;
-use crate::hamming::{self, Lanes, Tile, TileRows};
+use crate::dot::{self, DotLanes};
+use crate::hamming::{self, Lanes, Tile};
+use crate::parts::TileRows;
 use crate::quantize;
 use crate::rescore;
-use crate::topk::TopK;
+use crate::topk::{TopK, TopScores};
 use crate::truncate;
+
+/// Queries whose sums with four int8 rows stay in registers.
+const DOT_QUERIES: usize = 4;
 
 pub(super) static TIER: Tier = Tier {
     name: "scalar",
@@ -14,6 +21,15 @@ pub(super) static TIER: Tier = Tier {
     sign_bits,
     int8_values,
     mixed_dot,
+    dot: dot::Kernel {
+        word_values: 2,
+        block_rows: <Four as DotLanes>::LANES,
+        block_queries: DOT_QUERIES,
+        pack_query: dot::pack_query_pairs,
+        pack_rows: pack_dot_rows,
+        scan: scan_dots,
+        dots,
+    },
     unit_length,
     lanes: 1,
     pack,
@@ -104,4 +120,64 @@ pub(super) unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut 
 unsafe fn scan(query: &[u64], tile: &Tile, topk: &mut TopK) {
     // SAFETY: the caller vouches for the tile.
     unsafe { hamming::scan::<u64>(query, tile, topk) }
+}
+
+/// Four 32-bit lanes: every 64-bit processor has vectors of such.
+#[derive(Clone, Copy)]
+struct Four([i32; 4]);
+
+// SAFETY: plain integer operations, on every processor.
+unsafe impl DotLanes for Four {
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(value: i32) -> Self {
+        Self([value; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(words: *const u32) -> Self {
+        // SAFETY: the caller vouches for four words.
+        Self(unsafe { words.cast::<[i32; 4]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, out: &mut [u32; 16]) {
+        for (out, lane) in out.iter_mut().zip(self.0) {
+            *out = lane as u32;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_products(self, rows: Self, query: Self) -> Self {
+        Self(std::array::from_fn(|lane| {
+            let (row, query) = (rows.0[lane], query.0[lane]);
+            let low = i32::from(row as i16) * i32::from(query as i16);
+            self.0[lane] + low + (row >> 16) * (query >> 16)
+        }))
+    }
+
+    #[inline(always)]
+    unsafe fn scores(self, scales: *const f32, bound: f32, out: &mut [f32; 16]) -> u32 {
+        // SAFETY: the caller vouches for four scales.
+        let scales = unsafe { scales.cast::<[f32; 4]>().read_unaligned() };
+        (0..4).fold(0, |good, lane| {
+            out[lane] = self.0[lane] as f32 * scales[lane];
+            // Neither below nor equal, which a NaN is not.
+            good | u32::from(!matches!(out[lane].partial_cmp(&bound), Some(Ordering::Less | Ordering::Equal))) << lane
+        })
+    }
+}
+
+unsafe fn pack_dot_rows(values: &[i8], dim: usize, rows: TileRows, out: &mut [u32]) {
+    dot::pack_row_pairs(values, dim, rows, <Four as DotLanes>::LANES, out);
+}
+
+unsafe fn scan_dots(queries: &dot::Queries, tile: &dot::Tile, top: &mut [TopScores]) {
+    // SAFETY: plain operations, on every processor.
+    unsafe { dot::scan::<Four, 1, DOT_QUERIES>(queries, tile, top) }
+}
+
+unsafe fn dots(query: &[i8], values: &[i8], rows: TileRows, out: &mut [i32]) {
+    dot::dots(query, values, rows, out);
 }

@@ -11,7 +11,7 @@ import pytest
 from command import COMMAND, Inside, checked, environment, random_rows, run, write_jsonl
 
 from jv5kit import Index
-from jv5kit.building import BATCH_DOCUMENTS
+from jv5kit.sources import BATCH_DOCUMENTS
 
 COUNT = 2 * BATCH_DOCUMENTS + 100
 
@@ -90,7 +90,7 @@ def test_an_error_after_a_commit_says_what_is_in(
 ) -> None:
     monkeypatch.chdir(many)
     for name in ("BATCH_DOCUMENTS", "MAX_BATCH_DOCUMENTS"):
-        monkeypatch.setattr(f"jv5kit.building.{name}", 10)
+        monkeypatch.setattr(f"jv5kit.sources.{name}", 10)
     lines = (many / "docs.jsonl").read_text().splitlines(keepends=True)[:25]
     (many / "docs.jsonl").write_text("".join(lines) + "{\n")
     outcome = inside("index", "docs.jsonl", "-m", tiny_model, code=2)
@@ -120,7 +120,7 @@ def test_embeddings_alone_are_taken_up_where_they_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("jv5kit.building.BATCH_BYTES", 10 * 4 * 16)
+    monkeypatch.setattr("jv5kit.sources.BATCH_BYTES", 10 * 4 * 16)
     sound = np.random.default_rng(0).standard_normal((35, 16)).astype(np.float32)
     broken = sound.copy()
     broken[25, 3] = np.nan

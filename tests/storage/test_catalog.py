@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 
 from jv5kit.errors import IndexDamagedError, IndexFormatError, IndexNotFoundError
-from jv5kit.storage.catalog import FILE, FORMAT, Catalog, SegmentEntry, Settings, State
+from jv5kit.storage.catalog import FILE, Catalog, Change, record
+from jv5kit.storage.connection import FORMAT
+from jv5kit.storage.head import write_head
+from jv5kit.storage.state import SegmentEntry, Settings, State
 from jv5kit.types import Document
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SETTINGS = Settings(16, "ubinary", 64, "model", "abcd", query_prompt="Query: ", document_prompt="Document: ")
-ENTRY = SegmentEntry(3, 0, 3, 12345)
+ENTRY = SegmentEntry(3, 0, 3, 12345, "{}")
+STATE = State(SETTINGS, (ENTRY,), 3, commit=1)
 DOCUMENTS = [
     Document("a", "first"),
     Document("b", "second ✓ 漢字", "a title", {"year": 2024, "tags": ["x", {"y": None}]}),
@@ -25,9 +29,11 @@ DOCUMENTS = [
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     Catalog.create(tmp_path, SETTINGS)
+    write_head(tmp_path, 1)
     catalog = Catalog(tmp_path, write=True)
     texts = ["{}", '{"year":2024,"tags":["x",{"y":null}]}', "{}"]
-    catalog.commit(list(zip(DOCUMENTS, texts, strict=True)), 0, State(SETTINGS, (ENTRY,)))
+    records = [record(row, *pair) for row, pair in enumerate(zip(DOCUMENTS, texts, strict=True))]
+    catalog.commit(Change(STATE, records))
     catalog.close()
     return tmp_path
 
@@ -41,9 +47,9 @@ def change(folder: Path, statement: str, *values: Any) -> None:
 
 def test_what_was_committed_is_read(folder: Path) -> None:
     catalog = Catalog(folder)
-    assert catalog.state() == State(SETTINGS, (ENTRY,))
-    assert catalog.documents([2, 0, 1], SETTINGS) == dict(enumerate(DOCUMENTS))
-    assert catalog.find(["b", "none", "ü"]) == {"b": (1, DOCUMENTS[1]), "ü": (2, DOCUMENTS[2])}
+    assert catalog.state() == STATE
+    assert catalog.documents([2, 0, 1], STATE) == dict(enumerate(DOCUMENTS))
+    assert list(catalog.stream(1, 2)) == [(1, DOCUMENTS[1]), (2, DOCUMENTS[2])]
 
 
 @pytest.mark.parametrize(
@@ -52,17 +58,17 @@ def test_what_was_committed_is_read(folder: Path) -> None:
 def test_a_changed_document_is_not_returned(folder: Path, column: str, value: object) -> None:
     change(folder, f"UPDATE documents SET {column} = ? WHERE row = 0", value)
     catalog = Catalog(folder)
-    assert catalog.documents([1], SETTINGS) == {1: DOCUMENTS[1]}
+    assert catalog.documents([1], STATE) == {1: DOCUMENTS[1]}
     with pytest.raises(IndexDamagedError, match="document of row 0 does not match"):
-        catalog.documents([0, 1], SETTINGS)
+        catalog.documents([0, 1], STATE)
 
 
 def test_exchanged_and_missing_documents_are_found(folder: Path) -> None:
     change(folder, "UPDATE documents SET row = 9 WHERE row = 0")
     with pytest.raises(IndexDamagedError, match="document of row 9 does not match"):
-        Catalog(folder).documents([9], SETTINGS)
+        Catalog(folder).documents([9], STATE)
     with pytest.raises(IndexDamagedError, match="document of row 0 is missing"):
-        Catalog(folder).documents([0, 1], SETTINGS)
+        Catalog(folder).documents([0, 1], STATE)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +79,12 @@ def test_exchanged_and_missing_documents_are_found(folder: Path) -> None:
         "UPDATE segments SET rows = 2",
         "UPDATE segments SET checksum = 1",
         "UPDATE segments SET number = 4",
+        "UPDATE segments SET deleted = 1",
+        "UPDATE segments SET deletions = 1",
+        "UPDATE segments SET layout = ''",
+        "UPDATE catalog SET next_row = 4",
+        "UPDATE catalog SET graph = 'x'",
+        "UPDATE catalog SET number = 2",
         "DELETE FROM segments",
         "DELETE FROM catalog",
         "DROP TABLE segments",
@@ -111,8 +123,8 @@ def test_random_damage_gives_an_error_or_the_same(folder: Path) -> None:
         (folder / FILE).write_bytes(data)
         try:
             catalog = Catalog(folder)
-            assert catalog.state() == State(SETTINGS, (ENTRY,))
-            assert catalog.documents([0, 1, 2], SETTINGS) == dict(enumerate(DOCUMENTS))
+            assert catalog.state() == STATE
+            assert catalog.documents([0, 1, 2], STATE) == dict(enumerate(DOCUMENTS))
         except (IndexDamagedError, IndexFormatError, IndexNotFoundError):
             refused += 1
     assert refused > 5
@@ -120,8 +132,9 @@ def test_random_damage_gives_an_error_or_the_same(folder: Path) -> None:
 
 def test_a_commit_is_whole_or_not_at_all(folder: Path) -> None:
     catalog = Catalog(folder, write=True)
-    entries = (ENTRY, SegmentEntry(4, 3, 2, 1))
+    state = State(SETTINGS, (ENTRY, SegmentEntry(4, 3, 2, 1)), 5)
+    records = [record(row, Document("new", "x"), "{}") for row in (3, 2)]
     with pytest.raises(sqlite3.IntegrityError):
-        catalog.commit([(Document("new", "x"), "{}"), (Document("a", "x"), "{}")], 3, State(SETTINGS, entries))
-    assert Catalog(folder).state() == State(SETTINGS, (ENTRY,))
-    assert Catalog(folder).find(["new"]) == {}
+        catalog.commit(Change(state, records))
+    assert Catalog(folder).state() == STATE
+    assert list(Catalog(folder).select([3])) == []

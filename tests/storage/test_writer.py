@@ -14,11 +14,12 @@ import pytest
 
 from jv5kit import Index, truncate_embeddings
 from jv5kit.errors import IndexDamagedError, IndexExistsError, IndexLockedError, IndexNotFoundError, Jv5kitError
-from jv5kit.scan import tensor_specs, tensors
 from jv5kit.storage import writer as writer_module
-from jv5kit.storage.catalog import Settings
 from jv5kit.storage.lock import WriteLock
-from jv5kit.storage.writer import SEGMENTS, Writer
+from jv5kit.storage.snapshot import SEGMENTS
+from jv5kit.storage.state import Settings
+from jv5kit.storage.vectors import vectors
+from jv5kit.storage.writer import Writer
 from jv5kit.types import Document
 
 if TYPE_CHECKING:
@@ -32,13 +33,13 @@ def unit_rows(rows: int, seed: int) -> NDArray[np.float32]:
 
 
 def create(folder: Path, *, force: bool = False) -> Writer:
-    return Writer.create(folder, SETTINGS, tensor_specs(SETTINGS), force=force)
+    return Writer.create(folder, SETTINGS, force=force)
 
 
 def commit(writer: Writer, rows: int) -> None:
-    first = writer.state.rows
+    first = writer.state.next_row
     embeddings = unit_rows(rows, seed=first)
-    writer.commit([(Document(f"d{first + i}", ""), "{}") for i in range(rows)], tensors(SETTINGS, embeddings))
+    writer.commit([(Document(f"d{first + i}", ""), "{}") for i in range(rows)], vectors(SETTINGS, embeddings))
 
 
 def segment_files(folder: Path) -> list[str]:
@@ -77,12 +78,12 @@ def test_leftovers_of_a_dead_writer_are_swept_and_nothing_else(tmp_path: Path) -
     (folder / SEGMENTS / "000003.tmp").write_bytes(b"never named")
     (folder / SEGMENTS / "notes.txt").write_bytes(b"somebody else's")
     assert len(Index.open(folder)) == 10
-    Writer.open(folder, tensor_specs).close()
+    Writer.open(folder).close()
     assert segment_files(folder) == ["000001.safetensors", "notes.txt"]
 
 
 def test_the_order_of_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data, fsync, name, fsync of the folder, and only then the transaction."""
+    """Data, fsync, name, fsync of the folder, only then the transaction, and then its number."""
     writer = create(tmp_path / "x.jv5")
     commit(writer, 10)
     steps: list[str] = []
@@ -105,7 +106,8 @@ def test_the_order_of_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Path, "replace", spy_replace)
     monkeypatch.setattr(Writer, "_register", spy_register)
     commit(writer, 5)
-    assert steps == ["fsync 000002.tmp", "000002.tmp becomes 000002.safetensors", "fsync segments", "register"]
+    named = ["fsync 000002.tmp", "000002.tmp becomes 000002.safetensors", "fsync segments"]
+    assert steps == [*named, "register", "fsync head"]
 
 
 @pytest.mark.parametrize("step", ["fsync", "write"])
@@ -134,11 +136,11 @@ def test_a_second_writer_is_refused_by_name(tmp_path: Path) -> None:
     writer = create(tmp_path / "x.jv5")
     commit(writer, 10)
     with pytest.raises(IndexLockedError, match=f"process {os.getpid()} on "):
-        Writer.open(tmp_path / "x.jv5", tensor_specs)
+        Writer.open(tmp_path / "x.jv5")
     with pytest.raises(IndexLockedError, match=f"process {os.getpid()} on "):
         create(tmp_path / "x.jv5", force=True)
     writer.close()
-    Writer.open(tmp_path / "x.jv5", tensor_specs).close()
+    Writer.open(tmp_path / "x.jv5").close()
 
 
 def test_the_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ class TestWhatIsThere:
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        for name in ("write_segment", "_fsync_folder"):
+        for name in ("write_segment", "fsync_folder"):
             with monkeypatch.context() as patched, pytest.raises(Jv5kitError, match="No space left"):
                 patched.setattr(writer_module, name, full)
                 Index.build(folder, embeddings=unit_rows(5, seed=1), force=True)
@@ -276,7 +278,7 @@ class TestWhatIsThere:
 
     def test_there_is_nothing_to_open(self, tmp_path: Path) -> None:
         with pytest.raises(IndexNotFoundError):
-            Writer.open(tmp_path / "none.jv5", tensor_specs)
+            Writer.open(tmp_path / "none.jv5")
         assert not (tmp_path / "none.jv5").exists()
 
 
@@ -290,4 +292,4 @@ def test_merging_verifies_what_it_copies(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(IndexDamagedError, match=r"000001\.safetensors is damaged"):
         commit(writer, 10)
-    assert writer.state.rows == 10
+    assert writer.state.documents == 10

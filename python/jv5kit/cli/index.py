@@ -111,7 +111,7 @@ def _build(
     from jv5kit.encoder import shared_encoder
     from jv5kit.errors import InputError
     from jv5kit.index import Index
-    from jv5kit.storage.writer import check_free
+    from jv5kit.storage.folder import check_free
 
     check_free(path, force=force)
     if lines is not None and not lines.read_first():

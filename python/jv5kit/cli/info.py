@@ -31,7 +31,7 @@ def _machine(model: str | None) -> dict[str, Any]:
     from jv5kit import _native
     from jv5kit.errors import ModelNotFoundError
     from jv5kit.pretrained import load_checkpoint
-    from jv5kit.storage.catalog import FORMAT
+    from jv5kit.storage.connection import FORMAT
 
     tier, forced, tiers = _native.simd_tier()
     why = "forced by JV5KIT_SIMD" if forced else "the fastest that this processor has"

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from jv5kit.errors import (
-    IndexDamagedError,
-    IndexExistsError,
-    IndexFormatError,
-    IndexNotFoundError,
-    InputError,
-    Jv5kitError,
-)
-from jv5kit.storage import catalog
-from jv5kit.storage.catalog import Catalog, SegmentEntry, Settings, State
+from jv5kit.errors import IndexDamagedError, Jv5kitError
+from jv5kit.storage import catalog, head, upgrade
+from jv5kit.storage.catalog import Catalog, Change, record
+from jv5kit.storage.deletions import Deletions
+from jv5kit.storage.folder import check_free, disk_errors, fsync_folder
+from jv5kit.storage.graphs import GRAPHS, GraphRecord, save_graph
+from jv5kit.storage.head import write_head
 from jv5kit.storage.lock import WriteLock
-from jv5kit.storage.segments import Part, Segment, SegmentPart, TensorSpec, write_segment
+from jv5kit.storage.merging import NewRows, Part, StoredRows, write_segment
+from jv5kit.storage.rotations import rotation_file, write_rotation
+from jv5kit.storage.snapshot import SEGMENTS, Snapshot, open_snapshot, segment_path
+from jv5kit.storage.state import SegmentEntry, Settings, State
+from jv5kit.storage.vectors import vector_specs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from jv5kit.rotation import Rotation
     from jv5kit.types import Document
 
 MAX_SEGMENT_ROWS = 1 << 20
 """Rows of a segment at most; a power of two, as the sizes of merged segments are."""
 
-SEGMENTS = "segments"
+PURGED_TOGETHER = 10_000
+"""Documents that one transaction purges."""
 
-_OUR_FILES = re.compile(rf"lock|{SEGMENTS}|{re.escape(catalog.FILE)}(\.tmp)?(-wal|-shm|-journal)?")
 _SEGMENT_FILE = re.compile(r"\d{6,}\.(safetensors|tmp)")
+_FILE_BESIDE = re.compile(r"\d{6,}\.(hnsw|tmp)|rotation-[0-9a-f]{8}\.(safetensors|tmp)")
 
 
 class Writer:
@@ -47,18 +49,17 @@ class Writer:
     A new index exists from its first commit on: the same transaction takes away an index that it replaces.
     """
 
-    def __init__(self, folder: Path, specs: Sequence[TensorSpec], lock: WriteLock) -> None:
+    def __init__(self, folder: Path, lock: WriteLock) -> None:
         self.folder = folder
-        self._specs = specs
+        self.state: State
         self._lock = lock
         self._catalog: Catalog | None = None
-        self._open: dict[SegmentEntry, Segment] = {}
+        self._snapshot: Snapshot | None = None
         # What the next commit takes away, if it is the first of an index that replaces another one.
         self._replaced: tuple[SegmentEntry, ...] | None = None
-        self.state: State
 
     @classmethod
-    def create(cls, folder: Path, settings: Settings, specs: Sequence[TensorSpec], *, force: bool) -> Self:
+    def create(cls, folder: Path, settings: Settings, *, force: bool) -> Self:
         """Begin a new index.
 
         Raises:
@@ -66,10 +67,10 @@ class Writer:
             IndexLockedError: another process is writing there.
         """
         check_free(folder, force=force)
-        with _disk_errors(folder):
+        with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            writer = cls(folder, specs, WriteLock(folder))
-        writer.state = State(settings, ())
+            writer = cls(folder, WriteLock(folder))
+        writer.state = State(settings)
         try:
             writer._take_over()
         except BaseException:
@@ -78,56 +79,133 @@ class Writer:
         return writer
 
     @classmethod
-    def open(cls, folder: Path, specs_of: Callable[[Settings], Sequence[TensorSpec]]) -> Self:
-        """Go on with an existing index; ``specs_of`` gives the tensors of its settings.
+    def open(cls, folder: Path) -> Self:
+        """Go on with an existing index; one of an older format is brought to the present one.
 
         Raises:
             IndexNotFoundError: there is no index.
             IndexLockedError: another process is writing it.
         """
         Catalog(folder).close()
-        with _disk_errors(folder):
+        with disk_errors(folder):
             lock = WriteLock(folder)
-            try:
-                opened = Catalog(folder, write=True)
-                writer = cls(folder, (), lock)
-                writer._catalog = opened
-                writer.state = opened.state()
-                writer._specs = specs_of(writer.state.settings)
+        try:
+            writer = cls(folder, lock)
+            writer._catalog = Catalog(folder, write=True)
+            writer.state = writer._catalog.state()
+            with disk_errors(folder):
                 writer._sweep()
-            except BaseException:
-                lock.release()
-                raise
+                if writer._catalog.format == 1:
+                    before = writer.state.segments
+                    writer.state = upgrade.upgrade(folder, writer._catalog, writer.state)
+                    writer._remove(before)
+        except BaseException:
+            if writer._catalog is not None:
+                writer._catalog.close()
+            lock.release()
+            raise
         return writer
 
     def find(self, ids: Sequence[str]) -> dict[str, tuple[int, Document]]:
         """Row and document of each id that is in the index."""
-        return self._catalog.find(ids) if self._catalog and self._replaced is None else {}
+        return self.snapshot().find(ids) if self._catalog and self._replaced is None else {}
 
-    def commit(self, documents: Sequence[tuple[Document, str]], tensors: dict[str, NDArray[Any]]) -> None:
-        """Add documents, each with its metadata as JSON, and their rows: on disk when this returns.
+    def set_rotation(self, rotation: Rotation) -> None:
+        """Give a new index, before its first commit, the rotation that its embeddings go through."""
+        with disk_errors(self.folder):
+            checksum = write_rotation(self.folder, rotation)
+        self.state = replace(self.state, settings=replace(self.state.settings, rotation=checksum))
 
-        Small segments at the end are merged with the new rows, so that an index of n documents has about log n of them.
+    def commit(
+        self,
+        documents: Sequence[tuple[Document, str]],
+        tensors: Mapping[str, NDArray[Any]],
+        delete: Sequence[int] = (),
+    ) -> None:
+        """Add documents, each with its metadata as JSON, and their rows, and delete others: on disk when this returns.
+
+        Small segments at the end are merged with the new rows, so that an index of n documents has about log n of them;
+        a segment more than half of which is deleted is written anew.
         """
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             if self._catalog is None:
                 self._create()
-            state, merged = self._next_state(len(documents))
-            checksum = self._write(state.segments[-1], merged, Part(tensors))
-            last = replace(state.segments[-1], checksum=checksum)
-            state = replace(state, segments=(*state.segments[:-1], last))
-            self._register(documents, state)
-            self._remove(merged)
+            deletions, blocks = self._deleted(delete)
+            entries = [entry for entry in self._entries(deletions) if entry.live]
+            number, next_row = self._next_number(), self.state.next_row
+            parts: list[Part] = []
+            if documents:
+                ids = [document.id for document, _ in documents]
+                metadata = [document.metadata for document, _ in documents]
+                parts.append(NewRows(next_row, ids, metadata, tensors))
+                rows = len(documents)
+                while entries and entries[-1].live < 2 * rows and entries[-1].live + rows <= MAX_SEGMENT_ROWS:
+                    rows += entries[-1].live
+                    parts.insert(0, self._stored(entries.pop(), deletions))
+            for i, entry in enumerate(entries):
+                if 2 * entry.deleted > entry.rows:
+                    entries[i] = self._write(number, [self._stored(entry, deletions)])
+                    number += 1
+            if parts:
+                entries.append(self._write(number, parts))
+            kept = {entry.number for entry in entries}
+            self._register(
+                Change(
+                    replace(self.state, segments=tuple(entries), next_row=next_row + len(documents)),
+                    [record(row, document, metadata) for row, (document, metadata) in enumerate(documents, next_row)],
+                    [(segment, *block) for segment, changed in blocks.items() if segment in kept for block in changed],
+                    delete,
+                )
+            )
+
+    def set_graph(self, graph: Any, rows: int) -> None:
+        """Make a graph of ``rows`` rows, which holds all documents that there are, the index's."""
+        with disk_errors(self.folder):
+            folder = self.folder / GRAPHS
+            folder.mkdir(exist_ok=True)
+            fsync_folder(self.folder)
+            old = GraphRecord.of(self.state.graph)
+            record = GraphRecord(old.number + 1 if old else 1, self.state.next_row, rows, 0, 0)
+            size, checksum = save_graph(folder / record.file_name, graph)
+            fsync_folder(folder)
+            record = replace(record, size=size, checksum=checksum)
+            self._register(Change(replace(self.state, graph=record.to_json())))
+
+    def compact(self, on_segment: Callable[[int], None] | None = None) -> None:
+        """Write segments anew without deleted rows, as few as can be, and remove the deleted documents for good.
+
+        Every step is a commit of its own; ``on_segment`` is called with the rows that each one wrote.
+        """
+        with disk_errors(self.folder):
+            done = 0
+            while done < len(self.state.segments):
+                deletions = self._deletions()
+                run = [self.state.segments[done]]
+                for entry in self.state.segments[done + 1 :]:
+                    if sum(one.live for one in run) + entry.live > MAX_SEGMENT_ROWS:
+                        break
+                    run.append(entry)
+                if len(run) > 1 or run[0].deleted:
+                    parts: list[Part] = [self._stored(entry, deletions) for entry in run if entry.live]
+                    new = [self._write(self._next_number(), parts)] if parts else []
+                    entries = self.state.segments
+                    entries = (*entries[:done], *new, *entries[done + len(run) :])
+                    self._register(Change(replace(self.state, segments=entries)))
+                    done += len(new)
+                else:
+                    done += 1
+                if on_segment is not None:
+                    on_segment(sum(entry.rows for entry in run))
+            self._purge()
 
     def close(self) -> None:
         """Let others write. A new index without documents comes into being here."""
         try:
-            with _disk_errors(self.folder):
+            with disk_errors(self.folder):
                 if self._catalog is None:
                     self._create()
                 elif self._replaced is not None:
-                    self._register([], self.state)
-                    self._remove([])
+                    self._register(Change(self.state))
         finally:
             self.abandon()
 
@@ -143,93 +221,146 @@ class Writer:
                 self.folder.rmdir()
         self._lock.release()
 
-    def same_rows(self, rows: NDArray[np.int64], tensors: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        """Whether each of some rows of the index (ascending) holds just the given tensors' row."""
+    def same_rows(self, rows: NDArray[np.int64], tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Whether each of some documents of the index (rows, ascending) has just the given tensors' row."""
         same = np.ones(len(rows), np.bool_)
-        for entry in self.state.segments:
-            within = (rows >= entry.first_row) & (rows < entry.first_row + entry.rows)
-            if not within.any():
-                continue
-            if entry not in self._open:
-                path = self._segment_path(entry)
-                self._open[entry] = Segment(path, entry.first_row, entry.rows, entry.checksum, self._specs)
-            local = rows[within] - entry.first_row
-            for spec in self._specs:
-                stored = self._open[entry].rows_of(spec.name, local)[local]
-                equal = (stored == tensors[spec.name][within]).reshape(len(local), -1).all(axis=1)
-                same[within] &= equal
+        snapshot = self.snapshot()
+        for segment, within in zip(snapshot.segments, snapshot.locate(rows), strict=True):
+            if len(within):
+                local = segment.positions(rows[within])
+                for name, *_ in vector_specs(self.state.settings, segment.rows):
+                    stored = segment.rows_of(name, local)[local]
+                    same[within] &= (stored == tensors[name][within]).reshape(len(local), -1).all(axis=1)
         return same
 
     def _take_over(self) -> None:
         """Go on in the catalogue of the index that is replaced, if it is sound: then readers never miss a beat."""
-        # Any other error is the disk's, and no reason to take the index for lost.
-        unsound = (IndexNotFoundError, IndexDamagedError, IndexFormatError)
         try:
             opened = Catalog(self.folder, write=True)
-        except unsound:
+        except Jv5kitError:
             return
         try:
             old = opened.state()
-        except BaseException as error:
+        except Jv5kitError:
             opened.close()
-            if isinstance(error, unsound):
-                return
-            raise
+            return
+        if opened.format == 1:
+            opened.close()
+            return
         self._catalog = opened
         self._replaced = old.segments
         generation = old.settings.generation + 1
-        self.state = replace(self.state, settings=replace(self.state.settings, generation=generation))
+        settings = replace(self.state.settings, generation=generation)
+        self.state = replace(self.state, settings=settings, commit=old.commit)
 
     def _create(self) -> None:
         """Make the catalogue; what is there instead of one is not to be read."""
-        for path in self.folder.glob(f"{catalog.FILE}*"):
-            path.unlink()
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            (self.folder / f"{catalog.FILE}{suffix}").unlink(missing_ok=True)
+        (self.folder / head.FILE).unlink(missing_ok=True)
+        write_head(self.folder, 0)
         shutil.rmtree(self.folder / SEGMENTS, ignore_errors=True)
         (self.folder / SEGMENTS).mkdir()
         Catalog.create(self.folder, self.state.settings)
         for folder in (self.folder, self.folder.parent):
-            _fsync_folder(folder)
+            fsync_folder(folder)
         self._catalog = Catalog(self.folder, write=True)
 
-    def _remove(self, merged: Sequence[SegmentEntry]) -> None:
-        """Remove the files of segments that the last commit made superfluous."""
-        for entry in (*merged, *(self._replaced or ())):
-            self._open.pop(entry, None)
-            self._segment_path(entry).unlink(missing_ok=True)
-        self._replaced = None
-
-    def _next_state(self, rows: int) -> tuple[State, list[SegmentEntry]]:
-        """The state with ``rows`` more, and the segments at the end that the new one takes in."""
-        entries = list(self.state.segments)
-        number = max((entry.number for entry in (*entries, *(self._replaced or ()))), default=0) + 1
-        merged: list[SegmentEntry] = []
-        while entries and entries[-1].rows <= rows and entries[-1].rows + rows <= MAX_SEGMENT_ROWS:
-            rows += entries[-1].rows
-            merged.insert(0, entries.pop())
-        first_row = sum(entry.rows for entry in entries)
-        entries.append(SegmentEntry(number, first_row, rows, 0))
-        return replace(self.state, segments=tuple(entries)), merged
-
-    def _write(self, entry: SegmentEntry, merged: Sequence[SegmentEntry], part: Part) -> int:
-        """Write, fsync and name a segment; nothing refers to it yet. Returns its checksum."""
-        path = self._segment_path(entry)
-        parts = [SegmentPart(self._segment_path(old), old.rows, old.checksum, self._specs) for old in merged]
-        unnamed = path.with_suffix(".tmp")
-        unnamed.unlink(missing_ok=True)
-        checksum = write_segment(unnamed, self._specs, [*parts, part])
-        unnamed.replace(path)
-        _fsync_folder(path.parent)
-        return checksum
-
-    def _register(self, documents: Sequence[tuple[Document, str]], state: State) -> None:
-        """Make the new state the index's, in one transaction with its documents."""
+    def snapshot(self) -> Snapshot:
+        """The present state, open."""
         if self._catalog is None:
             raise Jv5kitError(f"{self.folder}: the index is closed")
-        self._catalog.commit(documents, self.state.rows, state)
-        self.state = state
+        if self._snapshot is None or self._snapshot.state is not self.state:
+            self._snapshot = open_snapshot(self.folder, self._catalog, self._snapshot)
+            self.state = self._snapshot.state
+        return self._snapshot
 
-    def _segment_path(self, entry: SegmentEntry) -> Path:
-        return self.folder / SEGMENTS / entry.file_name
+    def _deletions(self) -> dict[int, Deletions]:
+        """The deletions of each segment, by its number."""
+        if not any(entry.deleted for entry in self.state.segments):
+            return {}
+        return dict(zip([entry.number for entry in self.state.segments], self.snapshot().deletions, strict=True))
+
+    def _deleted(self, rows: Sequence[int]) -> tuple[dict[int, Deletions], dict[int, list[tuple[int, bytes]]]]:
+        """The deletions of each segment when more rows are deleted, and the blocks of them that change."""
+        deletions, changed = self._deletions(), {}
+        if rows:
+            numbers = np.unique(np.asarray(rows, np.int64))
+            snapshot = self.snapshot()
+            deletions = dict(zip([entry.number for entry in self.state.segments], snapshot.deletions, strict=True))
+            parts = zip(self.state.segments, snapshot.segments, snapshot.locate(numbers), strict=True)
+            for entry, segment, within in parts:
+                if len(within):
+                    local = segment.positions(numbers[within])
+                    deletions[entry.number], blocks = deletions[entry.number].with_rows(local)
+                    changed[entry.number] = list(blocks.items())
+        return deletions, changed
+
+    def _entries(self, deletions: Mapping[int, Deletions]) -> list[SegmentEntry]:
+        """The entries of the present segments, with these deletions."""
+        return [
+            replace(entry, deleted=deletions[entry.number].count, deletions=deletions[entry.number].checksum)
+            if entry.number in deletions
+            else entry
+            for entry in self.state.segments
+        ]
+
+    def _stored(self, entry: SegmentEntry, deletions: Mapping[int, Deletions]) -> StoredRows:
+        return StoredRows(
+            segment_path(self.folder, entry),
+            self.state.settings,
+            entry,
+            deletions.get(entry.number) or Deletions(entry.rows),
+        )
+
+    def _next_number(self) -> int:
+        return max((entry.number for entry in (*self.state.segments, *(self._replaced or ()))), default=0) + 1
+
+    def _write(self, number: int, parts: Sequence[Part]) -> SegmentEntry:
+        """Write, fsync and name a segment; nothing refers to it yet."""
+        path = self.folder / SEGMENTS / f"{number:06d}.safetensors"
+        unnamed = path.with_suffix(".tmp")
+        unnamed.unlink(missing_ok=True)
+        entry = write_segment(unnamed, self.state.settings, number, parts)
+        unnamed.replace(path)
+        fsync_folder(path.parent)
+        return entry
+
+    def _register(self, change: Change) -> None:
+        """Make a change the index's, in one transaction, and remove the files that it made superfluous."""
+        if self._catalog is None:
+            raise Jv5kitError(f"{self.folder}: the index is closed")
+        state = replace(change.state, commit=self.state.commit + 1)
+        self._catalog.commit(replace(change, state=state))
+        write_head(self.folder, state.commit)
+        before = self._replaced or self.state.segments
+        self.state, self._replaced = state, None
+        self._remove(before)
+
+    def _remove(self, before: Sequence[SegmentEntry]) -> None:
+        """Remove the files of segments that are no longer part of the index."""
+        present = {entry.number for entry in self.state.segments}
+        for entry in before:
+            if entry.number not in present:
+                segment_path(self.folder, entry).unlink(missing_ok=True)
+        self._sweep_beside()
+
+    def _purge(self) -> None:
+        """Remove the documents of deleted rows, which older states could still show."""
+        if self._catalog is None:
+            return
+        dead = np.array(self._catalog.dead(), np.int64)
+        if not len(dead):
+            return
+        snapshot = self.snapshot()
+        for segment, within in zip(snapshot.segments, snapshot.locate(dead), strict=True):
+            live = segment.numbers(np.arange(segment.rows))
+            if np.isin(dead[within], live).any():
+                raise IndexDamagedError.of(self._catalog.path, "its list of deleted documents names some that are not")
+        for start in range(0, len(dead), PURGED_TOGETHER):
+            purged = dead[start : start + PURGED_TOGETHER].tolist()
+            self._register(Change(self.state, purge=purged))
+        self._catalog.shrink()
 
     def _sweep(self) -> None:
         """Remove the segments that no transaction named: a writer died between naming and registering them."""
@@ -237,45 +368,12 @@ class Writer:
         for path in (self.folder / SEGMENTS).glob("*"):
             if path.name not in known and _SEGMENT_FILE.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+        self._sweep_beside()
 
-
-def check_free(folder: Path, *, force: bool) -> None:
-    """Refuse a path where a new index cannot be made.
-
-    Raises:
-        IndexExistsError: it holds an index (and ``force`` is false), or something else, which is never replaced.
-    """
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not folder.is_dir() or not all(_OUR_FILES.fullmatch(path.name) for path in folder.iterdir()):
-        raise IndexExistsError(f"{folder} exists and is no jv5kit index; choose another path")
-    if (folder / catalog.FILE).exists() and not force:
-        try:
-            opened = Catalog(folder)
-            count = f"{opened.state().rows} documents"
-            opened.close()
-        except Jv5kitError as error:
-            count = f"unreadable: {error}"
-        raise IndexExistsError(
-            f"{folder} is an index already ({count}); "
-            "add to it with --append (Index.add), or replace it with --force (force=True)"
-        )
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into an error of ours that names the index."""
-    try:
-        yield
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder} cannot be written: {error}") from error
-    except OSError as error:
-        raise Jv5kitError(f"{folder} cannot be written: {error}; what was committed is safe") from error
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def _sweep_beside(self) -> None:
+        """Remove graphs and rotations that are not the index's."""
+        record, rotation = GraphRecord.of(self.state.graph), self.state.settings.rotation
+        known = {record.file_name if record else None, rotation_file(rotation) if rotation is not None else None}
+        for path in (*(self.folder / GRAPHS).glob("*"), *self.folder.glob("rotation-*")):
+            if path.name not in known and _FILE_BESIDE.fullmatch(path.name):
+                path.unlink(missing_ok=True)

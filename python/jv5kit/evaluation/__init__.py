@@ -1,0 +1,1 @@
+"""How good a ranking is: test collections, and the measures of the field on them."""

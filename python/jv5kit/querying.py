@@ -1,0 +1,165 @@
+"""Queries against one state of an index: texts or arrays become embeddings, embeddings become the best documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from jv5kit import graph
+from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings
+from jv5kit.errors import InputError
+from jv5kit.hybrid import DEPTH, fuse
+from jv5kit.scan import Rows, Stage, cosines, scan, scan_codes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from jv5kit.filters import Filter
+    from jv5kit.rotation import Rotation
+    from jv5kit.scan import Found
+    from jv5kit.storage.snapshot import Snapshot
+    from jv5kit.storage.state import Settings
+
+    Where = str | Mapping[str, Any] | Filter
+
+_ROWS_READ = 512
+"""Rows of the lexical ranking that are looked up at a time, until enough of them pass the filter."""
+
+
+class SearchOptions(TypedDict, total=False):
+    """The options of :meth:`jv5kit.Index.search`, which explains them."""
+
+    filter: Where | None
+    oversample: int
+    hybrid: bool
+    stages: dict[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """One or several queries.
+
+    Attributes:
+        single: whether it was one query, not a sequence.
+        embeddings: float32 ``(q, dim)`` of unit length; empty where there are codes.
+        codes: uint8 ``(q, dim / 8)``, or None.
+        texts: what the embeddings were made of, or None.
+    """
+
+    single: bool
+    embeddings: NDArray[np.float32]
+    codes: NDArray[np.uint8] | None = None
+    texts: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        """Number of queries."""
+        return len(self.embeddings if self.codes is None else self.codes)
+
+
+def queries_of(
+    given: Any,
+    settings: Settings,
+    rotation: Rotation | None,
+    encode: Callable[[Sequence[str]], NDArray[np.float32]],
+) -> Queries:
+    """Queries as :meth:`jv5kit.Index.search` takes them.
+
+    Raises:
+        InputError: they are neither texts nor rows that fit the index.
+    """
+    single = isinstance(given, str)
+    texts = [given] if single else given
+    if single or (isinstance(texts, list | tuple) and texts and all(isinstance(text, str) for text in texts)):
+        embeddings = encode(texts)
+    else:
+        texts = None
+        array = np.asarray(given)
+        if not array.size:
+            return Queries(False, np.empty((0, settings.dim), np.float32))
+        single = array.ndim == 1
+        if array.dtype == np.uint8 and settings.precision == "ubinary" and array.shape[-1] == settings.dim // 8:
+            return Queries(single, np.empty((0, settings.dim), np.float32), np.ascontiguousarray(np.atleast_2d(array)))
+        embeddings = as_rows(np.atleast_2d(array), "queries")
+        # Only whole embeddings can be rotated.
+        known = {settings.source_dim} if rotation is not None else {settings.dim, settings.source_dim}
+        if embeddings.shape[1] not in known:
+            names = " or ".join(map(str, sorted(known)))
+            raise InputError(f"the queries have {embeddings.shape[1]} dimensions; this index takes {names}")
+    if rotation is not None:
+        check_rows(embeddings, settings.source_dim, name="queries")
+        embeddings = rotation(embeddings)
+    check_rows(embeddings, settings.dim, name="queries")
+    return Queries(single, truncate_embeddings(embeddings, settings.dim), texts=texts)
+
+
+def answer(
+    snapshot: Snapshot,
+    queries: Queries,
+    top_k: int,
+    *,
+    condition: Filter | None,
+    oversample: int,
+    hybrid: bool,
+    stages: dict[str, float],
+) -> list[tuple[list[float], list[int]]]:
+    """For each query the scores and the document numbers of the best rows, best first."""
+    settings = snapshot.state.settings
+    if hybrid and not settings.lexical:
+        raise InputError("the index has no lexical index to search with; build it with --lexical (lexical=True)")
+    if hybrid and queries.texts is None:
+        raise InputError("hybrid search needs the words of a query: give texts, not embeddings")
+    if not snapshot.segments or not len(queries):
+        return [([], [])] * len(queries)
+    with Stage(stages, "filter"):
+        rows = Rows(settings, snapshot.segments, snapshot.masks(condition))
+    depth = max(top_k, DEPTH) if hybrid else top_k
+    if queries.codes is not None:
+        scores, numbers = scan_codes(rows, queries.codes, top_k, stages)
+    elif settings.hnsw:
+        scores, numbers = graph.search(snapshot, rows, queries.embeddings, depth, stages)
+    else:
+        scores, numbers = scan(rows, queries.embeddings, depth, oversample, stages)
+    if not hybrid:
+        return list(zip(scores.tolist(), numbers.tolist(), strict=True))
+    return [
+        _fused(snapshot, rows, queries, i, (scores[i], numbers[i]), top_k, depth, stages) for i in range(len(queries))
+    ]
+
+
+def _fused(
+    snapshot: Snapshot,
+    rows: Rows,
+    queries: Queries,
+    query: int,
+    nearest: Found,
+    top_k: int,
+    depth: int,
+    stages: dict[str, float],
+) -> tuple[list[float], list[int]]:
+    """The best rows of one query, by the fusion of both rankings, each with its cosine."""
+    with Stage(stages, "lexical"):
+        assert queries.texts is not None
+        ranked = _matching_words(snapshot, rows, queries.texts[query], depth)
+    fused = fuse([nearest[1], ranked], top_k)
+    known = dict(zip(nearest[1].tolist(), nearest[0].tolist(), strict=True))
+    missing = np.array([number for number in fused.tolist() if number not in known], np.int64)
+    if len(missing):
+        with Stage(stages, "rescore"):
+            found = cosines(rows, queries.embeddings[query], snapshot.positions(missing))
+            known.update(zip(missing.tolist(), found.tolist(), strict=True))
+    return [known[number] for number in fused.tolist()], fused.tolist()
+
+
+def _matching_words(snapshot: Snapshot, rows: Rows, text: str, depth: int) -> NDArray[np.int64]:
+    """Numbers of the documents with the best words that are in this state and pass the filter."""
+    ranking = snapshot.catalog.lexical_rows(text)
+    found: list[int] = []
+    while len(found) < depth and (part := list(islice(ranking, _ROWS_READ))):
+        numbers = np.array(part, np.int64)
+        found += numbers[rows.include(snapshot.positions(numbers))].tolist()
+    return np.array(found[:depth], np.int64)

@@ -1,0 +1,98 @@
+"""Connections to ``index.sqlite``, and what SQLite's errors mean."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from jv5kit.errors import IndexDamagedError, IndexFormatError, IndexNotFoundError, Jv5kitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FORMAT = 2
+"""Version of the format on disk; a newer one is refused."""
+
+APPLICATION_ID = 0x6A763521
+"""Marks the file as ours, in SQLite's header."""
+
+_SIGNS_OF_DAMAGE = ("no such table", "no such column", "Could not decode", "file format", "malformed")
+"""What SQLite says of a damaged schema or text, in an error that is otherwise one of use."""
+
+
+def connect(path: Path, *, write: bool) -> sqlite3.Connection:
+    """Open the database of an index; one connection may serve several threads, one at a time."""
+    uri = f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
+    try:
+        connection = _open(uri)
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError:
+        # A reader of a WAL database needs a shared-memory file beside it. Where there is none and it may not make one,
+        # it reads the file alone, which has everything once the last writer closed it.
+        wal = path.with_name(f"{path.name}-wal")
+        if write or os.access(path.parent, os.W_OK) or (wal.exists() and wal.stat().st_size):
+            raise
+        connection = _open(f"{uri}&immutable=1")
+    connection.execute("PRAGMA busy_timeout = 10000")
+    if write:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def create(path: Path, schema: str) -> sqlite3.Connection:
+    """Make the database of an index, with its tables."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    mark = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
+    connection.executescript(f"BEGIN;{mark}{schema}")
+    return connection
+
+
+def format_of(connection: sqlite3.Connection, path: Path) -> int:
+    """The format of an index.
+
+    Raises:
+        IndexNotFoundError: it is the database of another program.
+        IndexFormatError: the format is newer than this version knows.
+    """
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise IndexNotFoundError(f"{path} is an SQLite database, but not one of jv5kit's")
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > FORMAT:
+        raise IndexFormatError(
+            f"{path} has format {version}; this jv5kit reads up to {FORMAT}: pip install --upgrade jv5kit"
+        )
+    if version < 1:
+        raise IndexDamagedError.of(path, f"it claims format {version}")
+    return version
+
+
+@contextmanager
+def our_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours."""
+    try:
+        yield
+    except sqlite3.ProgrammingError as error:
+        if "closed" in str(error):
+            raise Jv5kitError(f"{path}: the index was closed; open it again") from None
+        raise
+    except (sqlite3.IntegrityError, sqlite3.InterfaceError):
+        raise
+    except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
+        raise IndexDamagedError.of(path, str(error)) from error
+    except sqlite3.OperationalError as error:
+        if any(sign in str(error) for sign in _SIGNS_OF_DAMAGE):
+            raise IndexDamagedError.of(path, str(error)) from error
+        raise Jv5kitError(f"{path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise IndexDamagedError.of(path, str(error)) from error
+
+
+def _open(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)

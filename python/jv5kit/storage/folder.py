@@ -1,0 +1,64 @@
+"""The folder of an index: what may be in it, when it may be made, and what the disk says."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from jv5kit.errors import IndexExistsError, InputError, Jv5kitError
+from jv5kit.storage.catalog import FILE, Catalog
+from jv5kit.storage.graphs import GRAPHS
+from jv5kit.storage.snapshot import SEGMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_OUR_FILES = re.compile(
+    rf"lock|head|{SEGMENTS}|{GRAPHS}|rotation-[0-9a-f]{{8}}\.(safetensors|tmp)|{re.escape(FILE)}(-wal|-shm|-journal)?"
+)
+
+
+def check_free(folder: Path, *, force: bool) -> None:
+    """Refuse a path where a new index cannot be made.
+
+    Raises:
+        IndexExistsError: it holds an index (and ``force`` is false), or something else, which is never replaced.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir() or not all(_OUR_FILES.fullmatch(path.name) for path in folder.iterdir()):
+        raise IndexExistsError(f"{folder} exists and is no jv5kit index; choose another path")
+    if (folder / FILE).exists() and not force:
+        try:
+            opened = Catalog(folder)
+            count = f"{opened.state().documents} documents"
+            opened.close()
+        except Jv5kitError as error:
+            count = f"unreadable: {error}"
+        raise IndexExistsError(
+            f"{folder} is an index already ({count}); "
+            "add to it with --append (Index.add), or replace it with --force (force=True)"
+        )
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into an error of ours that names the index."""
+    try:
+        yield
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{folder} cannot be written: {error}") from error
+    except OSError as error:
+        raise Jv5kitError(f"{folder} cannot be written: {error}; what was committed is safe") from error
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,156 @@
+"""One state of an index, open for reading: its catalogue, segments and deletions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jv5kit.errors import IndexDamagedError
+from jv5kit.storage.catalog import Catalog
+from jv5kit.storage.deletions import Deletions
+from jv5kit.storage.graphs import GRAPHS, Graph, GraphRecord
+from jv5kit.storage.ids import candidates, id_hashes
+from jv5kit.storage.rotations import read_rotation
+from jv5kit.storage.segments import Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from jv5kit.filters import Filter
+    from jv5kit.rotation import Rotation
+    from jv5kit.storage.state import SegmentEntry, State
+    from jv5kit.types import Document
+
+SEGMENTS = "segments"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One state of an index. Segments and deletions are those of ``state.segments``, in that order."""
+
+    catalog: Catalog
+    version: int
+    state: State
+    segments: tuple[Segment, ...]
+    deletions: tuple[Deletions, ...]
+    graph: Graph | None
+    rotation: Rotation | None
+
+    def find(self, ids: Sequence[str]) -> dict[str, tuple[int, Document]]:
+        """Row and document of each id that is in the index.
+
+        Raises:
+            ReplacedError: the index has another state by now, in which some are gone.
+        """
+        hashes = id_hashes(ids)
+        found = [np.empty(0, np.int64)]
+        for segment, deletions in zip(self.segments, self.deletions, strict=True):
+            _, rows = candidates(segment, hashes)
+            if len(rows):
+                found.append(segment.numbers(rows[~deletions.contain(rows)]))
+        numbers = np.unique(np.concatenate(found))
+        if not len(numbers):
+            return {}
+        wanted = set(ids)
+        documents = self.catalog.documents(numbers.tolist(), self.state)
+        return {document.id: (row, document) for row, document in documents.items() if document.id in wanted}
+
+    def masks(self, condition: Filter | None) -> list[NDArray[np.uint8] | None]:
+        """For each segment a bitmap of the rows that are not deleted and that a filter keeps; None for all.
+
+        Raises:
+            InputError: the filter compares a field with a value of a type that the field never has.
+        """
+        kept = [deletions.kept_bits for deletions in self.deletions]
+        if condition is None:
+            return kept
+        condition.check([segment.columns for segment in self.segments])
+        matching = [segment.matching(condition) for segment in self.segments]
+        return [bits if live is None else bits & live for bits, live in zip(matching, kept, strict=True)]
+
+    def matching(self, condition: Filter) -> list[int]:
+        """Numbers of the documents that a filter keeps."""
+        numbers: list[int] = []
+        for segment, mask in zip(self.segments, self.masks(condition), strict=True):
+            if mask is not None:
+                rows = np.flatnonzero(np.unpackbits(mask, count=segment.rows, bitorder="little"))
+                numbers += segment.numbers(rows).tolist()
+        return numbers
+
+    def positions(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The positions of documents, numbered through over the segments; -1 for one that this state does not have."""
+        positions = np.full(len(numbers), -1, np.int64)
+        first = 0
+        for segment, within in zip(self.segments, self.locate(numbers), strict=True):
+            if len(within):
+                local = segment.positions(numbers[within])
+                inside = local < segment.rows
+                local, within = local[inside], within[inside]
+                there = segment.numbers(local) == numbers[within]
+                positions[within[there]] = first + local[there]
+            first += segment.rows
+        return positions
+
+    def locate(self, numbers: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Where documents are: for each segment the indices into ``numbers`` of those that it holds."""
+        firsts = np.array([segment.first_row for segment in self.segments], np.int64)
+        of_segment = np.searchsorted(firsts, numbers, "right") - 1
+        return [np.flatnonzero(of_segment == i) for i in range(len(self.segments))]
+
+
+def segment_path(folder: Path, entry: SegmentEntry) -> Path:
+    """The file of a segment."""
+    return folder / SEGMENTS / entry.file_name
+
+
+def open_snapshot(folder: Path, catalog: Catalog, previous: Snapshot | None = None) -> Snapshot:
+    """The newest state of an index; what was open and verified in a previous one stays so."""
+    known: Mapping[SegmentEntry, tuple[Segment, Deletions]] = {}
+    files: dict[tuple[int, int], Segment] = {}
+    if previous is not None:
+        pairs = zip(previous.segments, previous.deletions, strict=True)
+        known = dict(zip(previous.state.segments, pairs, strict=True))
+        files = {(entry.number, entry.checksum): segment for entry, (segment, _) in known.items()}
+    while True:
+        version = catalog.version()
+        state, bitmaps = catalog.load(known)
+        try:
+            segments, deletions = [], []
+            for entry in state.segments:
+                file = files.get((entry.number, entry.checksum))
+                segments.append(file or Segment(segment_path(folder, entry), state.settings, entry))
+                deletions.append(known[entry][1] if entry in known else _deletions(catalog, entry, bitmaps))
+        except IndexDamagedError:
+            # A writer may have merged the segments between the reading of their names and their opening.
+            if catalog.is_gone():
+                catalog = Catalog(folder)
+            elif catalog.version() == version:
+                raise
+            continue
+        if previous is not None and previous.state.settings == state.settings:
+            rotation = previous.rotation
+        else:
+            rotation = read_rotation(folder, state.settings)
+        graph = _graph(folder, state, previous)
+        return Snapshot(catalog, version, state, tuple(segments), tuple(deletions), graph, rotation)
+
+
+def _graph(folder: Path, state: State, previous: Snapshot | None) -> Graph | None:
+    record = GraphRecord.of(state.graph)
+    if record is None:
+        return None
+    if previous is not None and previous.graph is not None and previous.graph.record == record:
+        return previous.graph
+    return Graph(folder / GRAPHS / record.file_name, state.settings.dim, record)
+
+
+def _deletions(catalog: Catalog, entry: SegmentEntry, bitmaps: Mapping[int, Mapping[int, bytes]]) -> Deletions:
+    deletions = Deletions.of_blocks(entry.rows, bitmaps[entry.number]) if entry.deleted else Deletions(entry.rows)
+    if (deletions.count, deletions.checksum) != (entry.deleted, entry.deletions):
+        raise IndexDamagedError.of(catalog.path, f"the deletions of segment {entry.number} do not match their checksum")
+    return deletions
