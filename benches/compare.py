@@ -170,11 +170,11 @@ def setting() -> dict[str, str]:
     }
 
 
-def write(report: str, path: Path) -> None:
+def write(report: str, path: Path, mark: str = "bench") -> None:
     """Put the report into a file that marks a place for it, or make the file."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    before, begin, rest = text.partition("<!-- bench -->\n")
-    _, end, after = rest.partition("<!-- end of bench -->")
+    before, begin, rest = text.partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition(f"<!-- end of {mark} -->")
     path.write_text(f"{before}{begin}{report}\n{end}{after}" if begin and end else report + "\n", encoding="utf-8")
 
 
