@@ -71,7 +71,7 @@ class Encoded:
         return mean(ndcg(self.collection.qrels, run, TOP_K))
 
 
-def encoded(folder: Path, split: str, encoder: jv5kit.Encoder) -> Encoded:
+def encode_collection(folder: Path, split: str, encoder: jv5kit.Encoder) -> Encoded:
     """Read and encode a collection."""
     collection = read_beir(folder, split)
     return Encoded(
@@ -176,6 +176,8 @@ def lines(encoded: Encoded) -> Iterator[str]:
         f"{BITS} bits, rescored by int8": (BITS, by_index),
     }
     for name, (dim, mode) in modes.items():
+        if dim > source_dim:
+            continue
         sides = ((encoded.queries, encoded.documents), encoded.rotated(dim))
         yield line(name, *(mode(*side, TOP_K) for side in sides))
         if mode is by_index or dim == source_dim:
@@ -194,7 +196,7 @@ def main(
         table = [HEADER]
         for folder in folders:
             typer.echo(f"{folder} ...", err=True)
-            table.extend(lines(encoded(folder, split, encoder)))
+            table.extend(lines(encode_collection(folder, split, encoder)))
     except jv5kit.Jv5kitError as error:
         typer.echo(f"gains: {error}", err=True)
         raise typer.Exit(1) from None
