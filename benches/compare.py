@@ -1,8 +1,8 @@
 """Compare jv5kit with what people use, in one process: `python benches/compare.py`.
 
 Both sides run on one thread and are charged in CPU-seconds. Their answers must be the same before they are timed; where
-ours is better instead, the name of the workload says by how much. The runs alternate, and the result is the median, over
-the pairs of runs, of the peer's time / ours: other work on the machine slows both sides of a pair. Rates are the best.
+ours is better instead, the name of the workload says by how much. The runs alternate, and the result is the median,
+over the pairs of runs, of the peer's time / ours: other work on the machine slows both sides. Rates are the best.
 
 FAISS picks the fastest of its builds for the processor. The rows of a tier come from a process of their own where FAISS
 is held to the like: `JV5KIT_SIMD=popcnt FAISS_OPT_LEVEL=generic python benches/compare.py --tier`.

@@ -38,34 +38,14 @@ def test_the_table(gains: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
         {f"q{row}": {f"d{row}": 1} for row in range(50)},
     )
     table = [line.strip("| ").split(" | ") for line in gains.lines(gains.Encoded("c", collection, queries, documents))]
-    assert [row[1] for row in table] == [
-        "words (BM25)",
-        "float32 300",
-        "float32 300 + words",
-        "float32 256",
-        "float32 64",
-        "256 bits, Hamming",
-        "256 bits, float query",
-        "256 bits, rescored by int8",
-        "256 bits, rescored by int8 + words",
-    ]
+    assert [row[1] for row in table] == [*gains.MODES, "words (BM25)"]
     # "word7s" has the stem of "word7".
-    assert table[0][2:] == ["1.0000", "100.0%", "-", "-"]
-    assert all(float(row[2]) > 0.9 for row in table if row[1] != "float32 64")
-    few = gains.lines(gains.Encoded("c", collection, *(truncate_embeddings(x, 100) for x in (queries, documents))))
-    assert len(list(few)) == 4
-
-
-def test_fusion_by_reciprocal_ranks(gains: ModuleType) -> None:
-    # 1 is second in both; 0 and 2 are first and third, which is a little more: 1/61 + 1/63 > 2/62.
-    assert gains.fused([[0, 1, 2]], [[2, 1, 0]]) == [[0, 2, 1]]
-    assert gains.fused([[5], []], [[7, 5], [3]]) == [[5, 7], [3]]
-
-
-def test_words_that_are_none(gains: ModuleType) -> None:
-    collection = Collection(
-        [Document("a", "to be or not to be"), Document("b", "a bee")],
-        {"only stop words": "To be", "signs": "?!", "quotes": '" OR bee*', "operators": "NEAR NOT bees"},
-        {},
-    )
-    assert gains.by_words(collection) == [[0], [], [1], [1]]
+    assert table[-1][2:] == ["1.0000", "100.0%", "-", "-"]
+    assert all(float(row[2]) > 0.9 for row in table if row[1] != "float32, 64 dimensions")
+    few = gains.lines(gains.Encoded("c", collection, *(truncate_embeddings(x, 104) for x in (queries, documents))))
+    assert [line.split(" | ")[1] for line in few] == [
+        "float32",
+        "float32, 64 dimensions",
+        "float32 + words",
+        "words (BM25)",
+    ]

@@ -285,6 +285,7 @@ class Index:
         filter: Where | None = None,
         oversample: int = 4,
         hybrid: bool = False,
+        words: str | Sequence[str] | None = None,
         stages: dict[str, float] | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Find the documents nearest to each query.
@@ -297,6 +298,7 @@ class Index:
                 value, or the list of values, that each must have.
             oversample: where hits are rescored, candidates for each hit wanted.
             hybrid: fuse the ranking with that of the words of the query; the order is then that of the fusion.
+            words: the words of the queries, for hybrid search where they are given as embeddings.
             stages: a dict that takes the milliseconds that each stage took.
 
         Returns:
@@ -316,7 +318,7 @@ class Index:
         while True:
             snapshot = self._snapshot
             with Stage(stages, "encode"):
-                asked = queries_of(queries, snapshot.state.settings, snapshot.rotation, self._encode)
+                asked = queries_of(queries, words, snapshot.state.settings, snapshot.rotation, self._encode)
             found = answer(
                 snapshot, asked, top_k, condition=condition, oversample=oversample, hybrid=hybrid, stages=stages
             )

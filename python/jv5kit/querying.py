@@ -37,6 +37,7 @@ class SearchOptions(TypedDict, total=False):
     filter: Where | None
     oversample: int
     hybrid: bool
+    words: str | Sequence[str] | None
     stages: dict[str, float] | None
 
 
@@ -48,7 +49,7 @@ class Queries:
         single: whether it was one query, not a sequence.
         embeddings: float32 ``(q, dim)`` of unit length; empty where there are codes.
         codes: uint8 ``(q, dim / 8)``, or None.
-        texts: what the embeddings were made of, or None.
+        texts: their words, or None.
     """
 
     single: bool
@@ -63,11 +64,12 @@ class Queries:
 
 def queries_of(
     given: Any,
+    words: str | Sequence[str] | None,
     settings: Settings,
     rotation: Rotation | None,
     encode: Callable[[Sequence[str]], NDArray[np.float32]],
 ) -> Queries:
-    """Queries as :meth:`jv5kit.Index.search` takes them.
+    """Queries, and their words where they are no texts themselves, as :meth:`jv5kit.Index.search` takes them.
 
     Raises:
         InputError: they are neither texts nor rows that fit the index.
@@ -75,15 +77,18 @@ def queries_of(
     single = isinstance(given, str)
     texts = [given] if single else given
     if single or (isinstance(texts, list | tuple) and texts and all(isinstance(text, str) for text in texts)):
+        if words is not None:
+            raise InputError("words go with queries that are embeddings; texts have their own")
         embeddings = encode(texts)
     else:
-        texts = None
+        texts = [words] if isinstance(words, str) else words
         array = np.asarray(given)
         if not array.size:
             return Queries(False, np.empty((0, settings.dim), np.float32))
         single = array.ndim == 1
         if array.dtype == np.uint8 and settings.precision == "ubinary" and array.shape[-1] == settings.dim // 8:
-            return Queries(single, np.empty((0, settings.dim), np.float32), np.ascontiguousarray(np.atleast_2d(array)))
+            codes = np.ascontiguousarray(np.atleast_2d(array))
+            return Queries(single, np.empty((0, settings.dim), np.float32), codes)
         embeddings = as_rows(np.atleast_2d(array), "queries")
         # Only whole embeddings can be rotated.
         known = {settings.source_dim} if rotation is not None else {settings.dim, settings.source_dim}
@@ -112,7 +117,9 @@ def answer(
     if hybrid and not settings.lexical:
         raise InputError("the index has no lexical index to search with; build it with --lexical (lexical=True)")
     if hybrid and queries.texts is None:
-        raise InputError("hybrid search needs the words of a query: give texts, not embeddings")
+        raise InputError("hybrid search needs the words of the queries: give texts, or words= beside embeddings")
+    if queries.texts is not None and len(queries.texts) != len(queries):
+        raise InputError(f"there are words for {len(queries.texts)} queries, but {len(queries)} embeddings")
     if not snapshot.segments or not len(queries):
         return [([], [])] * len(queries)
     with Stage(stages, "filter"):

@@ -38,3 +38,19 @@ def vectors(settings: Settings, embeddings: NDArray[np.float32]) -> dict[str, ND
         return {"rows": rows, "scales": scales}
     rows, scales, codes = _native.quantize_rows(embeddings, True)
     return {"codes": codes, "rows": rows, "scales": scales}
+
+
+def same_vectors(settings: Settings, name: str, stored: NDArray[Any], given: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether the rows of a tensor are those that embeddings give.
+
+    What a rotation makes of a row differs in its last bits by the rows that go through it together, and then a value or
+    a bit that is on the edge falls to the other side.
+    """
+    rows = len(stored)
+    if settings.rotation is None:
+        return np.asarray((stored == given).reshape(rows, -1).all(axis=1))
+    if name == "codes":
+        differing = np.unpackbits(stored ^ given, axis=1).sum(axis=1)
+        return np.asarray(differing <= settings.dim // 64)
+    tolerance = 1 if name == "rows" else 1e-5
+    return np.asarray((np.abs(stored.astype(np.float32) - given) <= tolerance).reshape(rows, -1).all(axis=1))

@@ -22,7 +22,7 @@ from jv5kit.storage.merging import NewRows, Part, StoredRows, write_segment
 from jv5kit.storage.rotations import rotation_file, write_rotation
 from jv5kit.storage.snapshot import SEGMENTS, Snapshot, open_snapshot, segment_path
 from jv5kit.storage.state import SegmentEntry, Settings, State
-from jv5kit.storage.vectors import vector_specs
+from jv5kit.storage.vectors import same_vectors, vector_specs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -225,7 +225,7 @@ class Writer:
         self._lock.release()
 
     def same_rows(self, rows: NDArray[np.int64], tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        """Whether each of some documents of the index (rows, ascending) has just the given tensors' row."""
+        """Whether each of some documents of the index (rows, ascending) has the given tensors' row."""
         same = np.ones(len(rows), np.bool_)
         snapshot = self.snapshot()
         for segment, within in zip(snapshot.segments, snapshot.locate(rows), strict=True):
@@ -233,7 +233,7 @@ class Writer:
                 local = segment.positions(rows[within])
                 for name, *_ in vector_specs(self.state.settings, segment.rows):
                     stored = segment.rows_of(name, local)[local]
-                    same[within] &= (stored == tensors[name][within]).reshape(len(local), -1).all(axis=1)
+                    same[within] &= same_vectors(self.state.settings, name, stored, tensors[name][within])
         return same
 
     def _take_over(self) -> None:
