@@ -30,8 +30,8 @@ def test_the_table(gains: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     # Noise has no better rotation.
     monkeypatch.setattr(rotation, "ITERATIONS", 1)
     rng = np.random.default_rng(0)
-    documents = truncate_embeddings(rng.standard_normal((400, 300)), 300)
-    queries = truncate_embeddings(documents[:50] + 0.03 * rng.standard_normal((50, 300)), 300)
+    documents = truncate_embeddings(rng.standard_normal((400, 304)), 304)
+    queries = truncate_embeddings(documents[:50] + 0.03 * rng.standard_normal((50, 304)), 304)
     collection = Collection(
         [Document(f"d{row}", f"it is about word{row}s", "Word" if row % 2 else None) for row in range(400)],
         {f"q{row}": f"is it the word{row}?" for row in range(50)},
