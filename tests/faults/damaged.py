@@ -62,7 +62,7 @@ class Damaged:
             found = answers(self.folder, self.queries)
         except Jv5kitError as error:
             # A log that lost its end shows in the segments: those that were merged since then are missing.
-            suspects = [*changed, "index.sqlite", *(SEGMENT_FILES if "index.sqlite-wal" in changed else ())]
+            suspects = [*changed, "index.sqlite", "head", *(SEGMENT_FILES if "index.sqlite-wal" in changed else ())]
             named = [path for path in suspects if str(self.folder / path) in str(error)]
             missing = str(error).startswith(f"{self.folder} is no jv5kit index (it has no index.sqlite)")
             return "refused" if named or missing else f"{name}: the error does not name the file: {error}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import jv5kit.building
+import jv5kit.sources
 from jv5kit import Index
 from jv5kit.errors import IndexNotFoundError
 from jv5kit.types import Document
@@ -39,7 +39,7 @@ def embeddings(state: State) -> NDArray[np.float32]:
 
 def small_batches() -> None:
     """Commit every ``BATCH`` documents."""
-    jv5kit.building.BATCH_BYTES = BATCH * 4 * DIM
+    jv5kit.sources.BATCH_BYTES = BATCH * 4 * DIM
 
 
 def batches(count: int, *, first: int = 0, version: int = 0) -> State:

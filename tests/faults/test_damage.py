@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from command import environment, random_rows
 
-from jv5kit import Index, building
+from jv5kit import Index, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         shutil.copytree(folder / "growing.jv5", live if documents == 700 else folder / "live" / f"older{documents}")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "BATCH_BYTES", 25 * 4 * DIM)
+        patch.setattr(sources, "BATCH_BYTES", 25 * 4 * DIM)
         copy(600)
         add(folder / "growing.jv5", 600, 100, copy)
     assert (live / "index.sqlite-wal").stat().st_size > 10_000
