@@ -5,7 +5,8 @@
 //! take such codes as they are. (`faiss.real_to_binary` has the bits of a byte in the other order.)
 //!
 //! int8 values are symmetric: `row ≈ scale × values`, where the scale is the largest absolute value of the row / 127. Nothing
-//! is clipped and nothing calibrated, and a row is read from memory once for its bits and its values together.
+//! is clipped and nothing calibrated, and a row is read from memory once for its bits and its values together. Or they are
+//! those of sentence-transformers: 256 steps between the low and the high end of each dimension.
 
 use crate::simd::Tier;
 
@@ -58,6 +59,44 @@ pub fn quantize_rows(
     }
 }
 
+/// What is quantized by the range of each dimension.
+#[derive(Clone, Copy)]
+pub struct Ranges<'a> {
+    /// The low end of each dimension.
+    pub lows: &'a [f32],
+    /// The length of the steps of each dimension, positive.
+    pub steps: &'a [f32],
+}
+
+/// Write int8 values of each row of `rows` to `values`: the number of whole steps from the low end of its dimension on, in
+/// 0..=255, less 128. What lies outside is clipped, and a NaN gives -128.
+///
+/// # Panics
+/// If there is no dimension, or a slice has another length than the shapes say.
+pub fn quantize_ranges(tier: &Tier, rows: &[f32], ranges: Ranges, values: &mut [i8]) {
+    let Ranges { lows, steps } = ranges;
+    assert!(!lows.is_empty(), "columns must be positive");
+    assert_eq!(lows.len(), steps.len(), "there must be a step for each dimension");
+    assert_eq!(rows.len() % lows.len(), 0, "rows are not whole");
+    assert_eq!(values.len(), rows.len(), "values has another number of rows");
+    for (row, values) in rows.chunks_exact(lows.len()).zip(values.chunks_exact_mut(lows.len())) {
+        // SAFETY: a `Tier` is handed out only where its instructions were detected.
+        unsafe { (tier.ranged_values)(row, ranges, values) };
+    }
+}
+
+/// int8 values of one row by ranges: the algorithm of every tier, compiled for its instructions.
+#[inline(always)]
+pub(crate) fn ranged_values(row: &[f32], ranges: Ranges, values: &mut [i8]) {
+    for (((value, low), step), out) in row.iter().zip(ranges.lows).zip(ranges.steps).zip(values) {
+        #[expect(clippy::manual_clamp, reason = "a NaN is to become 0")]
+        let steps = ((value - low) / step).max(0.0).min(255.0);
+        // SAFETY: the number is in 0..=255.
+        let whole: i32 = unsafe { steps.to_int_unchecked() };
+        *out = (whole - 128) as i8;
+    }
+}
+
 /// Symmetric int8 values of one finite row, and its scale: the algorithm of every tier, compiled for its instructions.
 #[inline(always)]
 pub(crate) fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
@@ -90,7 +129,7 @@ pub(crate) fn sign_bits(row: &[f32], out: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{code_bytes, quantize, quantize_rows};
+    use super::{Ranges, code_bytes, quantize, quantize_ranges, quantize_rows};
     use crate::simd::available_tiers;
     use proptest::prelude::*;
 
@@ -142,6 +181,25 @@ mod tests {
                 }
                 let answer = (out, scales.iter().map(|scale| scale.to_bits()).collect());
                 prop_assert_eq!(first.get_or_insert_with(|| answer.clone()), &answer, "{}", tier.name);
+            }
+        }
+
+        #[test]
+        fn every_tier_gives_the_naive_steps(
+            columns in 1usize..100, count in 0usize..4, values in prop::collection::vec(value(), 300),
+            lows in prop::collection::vec(-2f32..2.0, 100), steps in prop::collection::vec(1e-3f32..1.0, 100),
+        ) {
+            let count = count.min(values.len() / columns);
+            let rows = &values[..count * columns];
+            let naive = |(i, &value): (usize, &f32)| {
+                let steps = ((value - lows[i % columns]) / steps[i % columns]).floor();
+                if steps.is_nan() { -128 } else { (steps.clamp(0.0, 255.0) - 128.0) as i8 }
+            };
+            let expected: Vec<i8> = rows.iter().enumerate().map(naive).collect();
+            for tier in available_tiers() {
+                let mut out = vec![99i8; rows.len()];
+                quantize_ranges(tier, rows, Ranges { lows: &lows[..columns], steps: &steps[..columns] }, &mut out);
+                prop_assert_eq!(&out, &expected, "{}", tier.name);
             }
         }
 

@@ -15,7 +15,7 @@ PACKAGE = Path(jv5kit.__file__).parent
 LAYERS = [
     {"types", "errors"},
     {"_native", "tasks", "logs", "progress"},
-    {"documents", "embeddings", "filters", "quantize", "rotation", "where"},
+    {"documents", "embeddings", "exact", "filters", "quantize", "rotation", "where"},
     {"storage"},
     {"hybrid", "scan"},
     {"graph"},

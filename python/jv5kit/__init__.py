@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from jv5kit.embeddings import truncate_embeddings
     from jv5kit.encoder import Encoder
     from jv5kit.errors import Jv5kitError
+    from jv5kit.exact import hamming_search, int8_search, rescored_search
     from jv5kit.index import Index
-    from jv5kit.quantize import hamming_search, quantize_embeddings, quantize_rows
+    from jv5kit.quantize import embedding_ranges, quantize_embeddings, quantize_rows
     from jv5kit.retrieval import search
     from jv5kit.types import Document, Hit
 
@@ -25,9 +26,12 @@ __all__ = [
     "Index",
     "Jv5kitError",
     "__version__",
+    "embedding_ranges",
     "hamming_search",
+    "int8_search",
     "quantize_embeddings",
     "quantize_rows",
+    "rescored_search",
     "search",
     "truncate_embeddings",
 ]
@@ -38,9 +42,12 @@ _MODULES = {
     "Hit": "types",
     "Index": "index",
     "Jv5kitError": "errors",
-    "hamming_search": "quantize",
+    "embedding_ranges": "quantize",
+    "hamming_search": "exact",
+    "int8_search": "exact",
     "quantize_embeddings": "quantize",
     "quantize_rows": "quantize",
+    "rescored_search": "exact",
     "search": "retrieval",
     "truncate_embeddings": "embeddings",
 }

@@ -1,23 +1,31 @@
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__: Final = [
     "block_checksums",
+    "code_products",
     "crc32c",
     "damaged_block",
     "dot_search",
     "hamming_search",
     "mixed_products",
     "quantize_binary",
+    "quantize_ranges",
     "quantize_rows",
     "simd_tier",
     "truncate",
 ]
 
 def block_checksums(data: NDArray[np.uint8], block_bytes: int) -> NDArray[np.uint32]: ...
+def code_products(
+    queries: NDArray[np.float32],
+    codes: NDArray[np.uint8],
+    query_numbers: NDArray[np.int64],
+    row_numbers: NDArray[np.int64],
+) -> NDArray[np.float32]: ...
 def crc32c(data: bytes) -> int: ...
 def damaged_block(
     data: NDArray[np.uint8],
@@ -44,8 +52,16 @@ def mixed_products(
     row_numbers: NDArray[np.int64],
 ) -> NDArray[np.float32]: ...
 def quantize_binary(embeddings: NDArray[np.float32]) -> NDArray[np.uint8]: ...
+def quantize_ranges(
+    embeddings: NDArray[np.float32], lows: NDArray[np.float32], steps: NDArray[np.float32]
+) -> NDArray[np.int8]: ...
+@overload
 def quantize_rows(
-    embeddings: NDArray[np.float32],
+    embeddings: NDArray[np.float32], binary: Literal[True]
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.uint8]]: ...
+@overload
+def quantize_rows(
+    embeddings: NDArray[np.float32], binary: Literal[False]
+) -> tuple[NDArray[np.int8], NDArray[np.float32], None]: ...
 def simd_tier() -> tuple[str, bool, list[str]]: ...
 def truncate(embeddings: NDArray[np.float32], dim: int) -> NDArray[np.float32]: ...

@@ -112,7 +112,7 @@ def scan(rows: Rows, queries: NDArray[np.float32], top_k: int, oversample: int, 
         with Stage(stages, "scan"):
             count = min(top_k * oversample, len(rows))
             if settings.precision == "int8":
-                values, _, _ = _native.quantize_rows(queries)
+                values, _, _ = _native.quantize_rows(queries, False)
                 _, positions = _native.dot_search(values, rows.parts("rows", "scales"), count, None)
             else:
                 _, positions = _native.hamming_search(quantize_embeddings(queries), rows.parts("codes"), count, None)

@@ -6,7 +6,7 @@ use super::Tier;
 use crate::dot::{self, DotLanes};
 use crate::hamming::{self, Lanes, Tile};
 use crate::parts::TileRows;
-use crate::quantize;
+use crate::quantize::{self, Ranges};
 use crate::rescore;
 use crate::topk::{TopK, TopScores};
 use crate::truncate;
@@ -21,7 +21,9 @@ pub(super) static TIER: Tier = Tier {
     available: || std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("popcnt"),
     sign_bits,
     int8_values,
+    ranged_values,
     mixed_dot,
+    code_dot,
     dot: dot::Kernel {
         word_values: 2,
         block_rows: DOT_GROUPS * <__m256i as DotLanes>::LANES,
@@ -129,6 +131,16 @@ unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
 #[target_feature(enable = "avx2")]
 unsafe fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
     quantize::int8_values(row, values)
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn ranged_values(row: &[f32], ranges: Ranges, values: &mut [i8]) {
+    quantize::ranged_values(row, ranges, values);
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn code_dot(query: &[f32], code: &[u8]) -> f32 {
+    rescore::code_dot(query, code)
 }
 
 #[target_feature(enable = "avx2")]

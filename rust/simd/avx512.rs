@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::{Tier, vnni};
 use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, code_words};
 use crate::parts::TileRows;
-use crate::quantize;
+use crate::quantize::{self, Ranges};
 use crate::rescore;
 use crate::topk::TopK;
 use crate::truncate;
@@ -24,7 +24,9 @@ pub(super) static TIER: Tier = Tier {
     },
     sign_bits,
     int8_values,
+    ranged_values,
     mixed_dot,
+    code_dot,
     dot: vnni::KERNEL,
     unit_length,
     lanes: 8,
@@ -195,6 +197,16 @@ unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
     quantize::int8_values(row, values)
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn ranged_values(row: &[f32], ranges: Ranges, values: &mut [i8]) {
+    quantize::ranged_values(row, ranges, values);
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn code_dot(query: &[f32], code: &[u8]) -> f32 {
+    rescore::code_dot(query, code)
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]

@@ -19,6 +19,7 @@ use std::sync::OnceLock;
 use crate::dot;
 use crate::hamming::Tile;
 use crate::parts::TileRows;
+use crate::quantize::Ranges;
 use crate::topk::TopK;
 
 /// The environment variable that forces a tier.
@@ -49,8 +50,12 @@ pub struct Tier {
     pub(crate) sign_bits: unsafe fn(&[f32], &mut [u8]),
     /// Symmetric int8 values of one row, and its scale: `(row, values) → scale`, see [`mod@crate::quantize`].
     pub(crate) int8_values: unsafe fn(&[f32], &mut [i8]) -> f32,
+    /// int8 values of one row by ranges: `(row, ranges, values)`, of the same length, see [`mod@crate::quantize`].
+    pub(crate) ranged_values: unsafe fn(&[f32], Ranges, &mut [i8]),
     /// Dot product of a float32 and an int8 vector of the same length, see [`crate::rescore`].
     pub(crate) mixed_dot: unsafe fn(&[f32], &[i8]) -> f32,
+    /// Dot product of a float32 vector and a code of as many bits, see [`crate::rescore`].
+    pub(crate) code_dot: unsafe fn(&[f32], &[u8]) -> f32,
     /// Exact search by the dot product of int8 rows, see [`mod@crate::dot`].
     pub(crate) dot: dot::Kernel,
     /// One row at unit length: `(row, out)`, of the same length, see [`mod@crate::truncate`].

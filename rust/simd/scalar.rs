@@ -6,7 +6,7 @@ use super::Tier;
 use crate::dot::{self, DotLanes};
 use crate::hamming::{self, Lanes, Tile};
 use crate::parts::TileRows;
-use crate::quantize;
+use crate::quantize::{self, Ranges};
 use crate::rescore;
 use crate::topk::{TopK, TopScores};
 use crate::truncate;
@@ -20,7 +20,9 @@ pub(super) static TIER: Tier = Tier {
     available: || true,
     sign_bits,
     int8_values,
+    ranged_values,
     mixed_dot,
+    code_dot,
     dot: dot::Kernel {
         word_values: 2,
         block_rows: <Four as DotLanes>::LANES,
@@ -97,23 +99,31 @@ unsafe impl Lanes for u64 {
     }
 }
 
-pub(super) unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
+unsafe fn sign_bits(row: &[f32], out: &mut [u8]) {
     quantize::sign_bits(row, out);
 }
 
-pub(super) unsafe fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
+unsafe fn int8_values(row: &[f32], values: &mut [i8]) -> f32 {
     quantize::int8_values(row, values)
 }
 
-pub(super) unsafe fn mixed_dot(query: &[f32], row: &[i8]) -> f32 {
+unsafe fn ranged_values(row: &[f32], ranges: Ranges, values: &mut [i8]) {
+    quantize::ranged_values(row, ranges, values);
+}
+
+unsafe fn code_dot(query: &[f32], code: &[u8]) -> f32 {
+    rescore::code_dot(query, code)
+}
+
+unsafe fn mixed_dot(query: &[f32], row: &[i8]) -> f32 {
     rescore::mixed_dot(query, row)
 }
 
-pub(super) unsafe fn unit_length(row: &[f32], out: &mut [f32]) {
+unsafe fn unit_length(row: &[f32], out: &mut [f32]) {
     truncate::unit_length(row, out);
 }
 
-pub(super) unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut [u64]) {
+unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut [u64]) {
     hamming::pack(codes, bytes, rows, 1, out);
 }
 

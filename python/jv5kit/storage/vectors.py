@@ -33,6 +33,8 @@ def vectors(settings: Settings, embeddings: NDArray[np.float32]) -> dict[str, ND
         return {"embeddings": embeddings}
     if settings.precision == "ubinary" and settings.rescore != "int8":
         return {"codes": _native.quantize_binary(embeddings)}
-    rows, scales, codes = _native.quantize_rows(embeddings)
-    values: dict[str, NDArray[Any]] = {"rows": rows, "scales": scales}
-    return values if settings.precision == "int8" else {"codes": codes, **values}
+    if settings.precision == "int8":
+        rows, scales, _ = _native.quantize_rows(embeddings, False)
+        return {"rows": rows, "scales": scales}
+    rows, scales, codes = _native.quantize_rows(embeddings, True)
+    return {"codes": codes, "rows": rows, "scales": scales}
