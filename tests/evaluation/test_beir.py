@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from jv5kit import Document
 from jv5kit.errors import DocumentError, InputError
@@ -125,6 +125,7 @@ def test_what_is_missing_is_named(beir: Path) -> None:
             read_beir(beir)
 
 
+@settings(deadline=None)
 @given(part=st.sampled_from(["corpus", "queries", "qrels"]), data=st.binary(max_size=80), cut=st.integers(0, 250))
 def test_any_bytes_are_read_or_named(
     tmp_path_factory: pytest.TempPathFactory, part: str, data: bytes, cut: int

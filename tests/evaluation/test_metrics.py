@@ -3,7 +3,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import pytest
 import pytrec_eval
-from hypothesis import given
+from hypothesis import given, settings
 
 from jv5kit.errors import InputError
 from jv5kit.evaluation.metrics import mean, ndcg, recall
@@ -22,6 +22,7 @@ SCORES = (
 )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(QUERIES, st.dictionaries(DOCUMENTS, st.integers(-2, 4), min_size=1, max_size=12), min_size=1),
     st.dictionaries(QUERIES, st.dictionaries(DOCUMENTS, SCORES, min_size=1, max_size=30)),

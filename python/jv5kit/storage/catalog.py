@@ -237,12 +237,14 @@ class Catalog:
         if state.settings.lexical:
             lexical.add(self._connection, change.documents)
             lexical.remove(self._connection, change.purge)
+        present = {entry.number for entry in state.segments}
+        gone = {number for (number,) in execute("SELECT number FROM segments")} - present
         execute("DELETE FROM segments")
         self._connection.executemany(
             "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)", [entry.record() for entry in state.segments]
         )
         self._connection.executemany("INSERT OR REPLACE INTO deletions VALUES (?, ?, ?)", change.deletions)
-        execute("DELETE FROM deletions WHERE segment NOT IN (SELECT number FROM segments)")
+        self._connection.executemany("DELETE FROM deletions WHERE segment = ?", [(number,) for number in gone])
         self._connection.executemany("INSERT INTO dead VALUES (?)", [(row,) for row in change.dead])
         for row in change.purge:
             execute("DELETE FROM documents WHERE row = ?", (row,))

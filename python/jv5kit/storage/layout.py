@@ -8,6 +8,7 @@ that its tensors are.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from dataclasses import dataclass
@@ -64,12 +65,12 @@ class TensorSpec:
     @property
     def bytes(self) -> int:
         """Bytes of the tensor."""
-        return int(self.dtype.itemsize * np.prod(self.shape, dtype=int))
+        return self.dtype.itemsize * math.prod(self.shape)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one entry along the first axis."""
-        return int(self.dtype.itemsize * np.prod(self.shape[1:], dtype=int))
+        return self.dtype.itemsize * math.prod(self.shape[1:])
 
     @property
     def block_bytes(self) -> int:
@@ -157,7 +158,7 @@ def header_of(specs: Sequence[TensorSpec]) -> bytes:
 
     def entry(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         nonlocal offset
-        end = offset + int(dtype.itemsize * np.prod(shape, dtype=int))
+        end = offset + dtype.itemsize * math.prod(shape)
         entries[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": shape, "data_offsets": [offset, end]}
         offset = end
 

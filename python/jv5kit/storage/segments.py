@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import threading
 from functools import cached_property
@@ -121,7 +122,7 @@ class Segment:
 
     def _view(self, name: str) -> NDArray[Any]:
         offset, spec = self._tensor(name)
-        count = int(np.prod(spec.shape, dtype=int))
+        count = math.prod(spec.shape)
         return np.frombuffer(self._map, spec.dtype, count, offset).reshape(spec.shape)
 
     def _verify(self, name: str, blocks: NDArray[np.int64] | None) -> None:

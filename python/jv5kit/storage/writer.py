@@ -216,7 +216,10 @@ class Writer:
             self._catalog = None
         elif not (self.folder / catalog.FILE).exists():
             # Nothing came of a new index: leave no empty folder behind.
-            (self.folder / "lock").unlink(missing_ok=True)
+            for path in (self.folder / "lock", self.folder / head.FILE, *self.folder.glob("rotation-*")):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.folder / SEGMENTS).rmdir()
             with suppress(OSError):
                 self.folder.rmdir()
         self._lock.release()
