@@ -144,7 +144,7 @@ class Replay:
         data = {
             path: file
             for path, file in self._names.items()
-            if Path(path).name not in NOT_DATA and (file.content is None or file.content or file.waiting)
+            if Path(path).name not in NOT_DATA and (file.content is None or file.content)
         }
         problems = [f"{path} is not synced" for path, file in data.items() if file.waiting]
         return problems + [

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from disk import Layer, Mode
-from operations import OPERATIONS, Operation, check, small_batches
+from operations import OPERATIONS, Operation, check
 
 from jv5kit.cli import main
 
@@ -95,10 +95,8 @@ class Runs:
             self.layer.watch(self.root, self.folder / "record" if mode == Mode.COUNT else None)
             sys.stdout = Said(said, self.layer)
             self.layer.arm(mode, nth)
-            sys.argv = ["jv5kit", *self.arguments]
-            small_batches()
             try:
-                main()
+                self.operation.run(self.arguments, self.index)
             finally:
                 self.layer.arm(Mode.COUNT, 0)
                 (self.folder / "calls").write_text(str(self.layer.calls()))

@@ -100,7 +100,7 @@ def replace(state: State, chance: random.Random) -> Step:
     return Step("replace", [state, *_after_batches({}, given)[1:]], run)
 
 
-STEPS = [add, add, add, *([upsert, upsert, delete, delete, compact] if hasattr(Index, "compact") else []), replace]
+STEPS = [add, add, add, upsert, upsert, delete, delete, compact, replace]
 
 
 def _after_batches(state: State, given: State) -> list[State]:

@@ -7,18 +7,20 @@ a state can be read off an index, and a document that is not wholly of one versi
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-import jv5kit.building
+import jv5kit.sources
 from jv5kit import Index
-from jv5kit.errors import IndexNotFoundError
+from jv5kit.cli import main
+from jv5kit.errors import IndexNotFoundError, Jv5kitError
 from jv5kit.types import Document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -39,30 +41,37 @@ def embeddings(state: State) -> NDArray[np.float32]:
 
 def small_batches() -> None:
     """Commit every ``BATCH`` documents."""
-    jv5kit.building.BATCH_BYTES = BATCH * 4 * DIM
+    jv5kit.sources.BATCH_BYTES = BATCH * 4 * DIM
 
 
 def batches(count: int, *, first: int = 0, version: int = 0) -> State:
     return dict.fromkeys(range(first * BATCH, (first + count) * BATCH), version)
 
 
+Change = Callable[[Index, State, Callable[[int], None]], object]
+
+
 @dataclass(frozen=True)
 class Operation:
-    """One command.
+    """One change of an index.
 
     Attributes:
         name: of the operation.
         before: how the index that is there was built: states that were added one after another; none for no index.
-        given: the documents that the command reads.
-        command: the arguments of ``jv5kit``, from the file of documents, that of embeddings, and the index.
+        given: the documents that are read.
         states: what the index may hold, from before to after, in the order in which they come; None: no index.
+        command: the options of ``jv5kit index``, if the change is made by the command.
+        change: how it is made otherwise.
+        options: of the index that is there before.
     """
 
     name: str
     before: list[State]
     given: State
-    command: Callable[[Path, Path, Path], list[object]]
     states: list[State | None]
+    command: list[str] | None = None
+    change: Change | None = None
+    options: dict[str, object] = field(default_factory=dict)
 
     def prepare(self, folder: Path) -> None:
         """Make the index that is there before."""
@@ -72,7 +81,8 @@ class Operation:
                 with Index.open(folder) as index:
                     index.add(documents(state), embeddings=embeddings(state))
             else:
-                Index.build(folder, documents(state), embeddings=embeddings(state)).close()
+                rows = embeddings(state)
+                Index.build(folder, documents(state), embeddings=rows, **self.options).close()  # type: ignore[arg-type]
 
     def arguments(self, inputs: Path, folder: Path) -> list[str]:
         """Write the input, and give the arguments of the command."""
@@ -80,37 +90,86 @@ class Operation:
         records = [{"id": doc.id, "text": doc.text, **doc.metadata} for doc in documents(self.given)]
         path.write_text("".join(json.dumps(record) + "\n" for record in records))
         np.save(rows, embeddings(self.given))
-        return [str(argument) for argument in self.command(path, rows, folder)]
+        return ["index", str(path), "--embeddings", str(rows), "-o", str(folder), "--json", *(self.command or [])]
+
+    def run(self, arguments: list[str], folder: Path) -> None:
+        """Make the change, as the command line does: an error is a line and an exit status."""
+        small_batches()
+        if self.change is None:
+            sys.argv = ["jv5kit", *arguments]
+            main()
+            return
+        try:
+            with Index.open(folder) as index:
+                self.change(index, self.given, lambda count: print(json.dumps({"committed": count})))
+        except Jv5kitError as error:
+            print(f"jv5kit: {error}", file=sys.stderr)
+            sys.exit(1)
 
     def acknowledged(self, said: str) -> int:
         """The state that was acknowledged, by its number, from the complete lines that the command has printed."""
         lines = [json.loads(line) for line in said.splitlines(keepends=True) if line.endswith("\n")]
-        sizes = [None if state is None else len(state) for state in self.states]
-        found = [sizes.index(line["committed"], 1) for line in lines if "committed" in line]
-        return max(found, default=0)
+        commits = sum("committed" in line for line in lines)
+        # A new index may be empty before its first commit.
+        return commits + (1 if commits and self.states[0] is None else 0)
 
 
-def _index(*options: str) -> Callable[[Path, Path, Path], list[object]]:
-    return lambda path, rows, folder: ["index", path, "--embeddings", rows, "-o", folder, "--json", *options]
+def _merged(*states: State) -> State:
+    return {i: version for state in states for i, version in state.items()}
 
+
+# Half of what is there in other versions, and new documents.
+UPSERTED = {**batches(1, version=1), **batches(1, first=2)}
+GONE = range(5, 45)
+FEWER = {i: version for i, version in batches(3).items() if i not in GONE}
 
 OPERATIONS = {
     operation.name: operation
     for operation in (
-        Operation("build", [], batches(3), _index(), [None, {}, *(batches(n) for n in (1, 2, 3))]),
+        Operation("build", [], batches(3), [None, {}, *(batches(n) for n in (1, 2, 3))], []),
         Operation(
-            "append",
-            [batches(2), batches(1, first=2)],
-            batches(5),
-            _index("--append"),
-            [batches(3), batches(4), batches(5)],
+            "append", [batches(2), batches(1, first=2)], batches(5), [batches(n) for n in (3, 4, 5)], ["--append"]
         ),
         Operation(
             "replace",
             [batches(2)],
             batches(3, version=1),
-            _index("--force"),
             [batches(2), *(batches(n, version=1) for n in (1, 2, 3))],
+            ["--force"],
+        ),
+        Operation(
+            "upsert",
+            [batches(2)],
+            UPSERTED,
+            [batches(2), _merged(batches(2), batches(1, version=1)), _merged(batches(2), UPSERTED)],
+            change=lambda index, given, committed: index.upsert(
+                documents(given), embeddings=embeddings(given), on_commit=committed
+            ),
+        ),
+        Operation(
+            "delete",
+            [batches(2), batches(1, first=2)],
+            {},
+            [batches(3), FEWER],
+            change=lambda index, given, committed: index.delete([f"d{i}" for i in GONE]),
+            options={"lexical": True},
+        ),
+        Operation(
+            "compact",
+            [batches(2), batches(1, first=2)],
+            {},
+            [batches(3)],
+            change=lambda index, given, committed: index.compact(),
+        ),
+        Operation(
+            "graph",
+            [batches(1)],
+            batches(2, first=1),
+            [batches(n) for n in (1, 2, 3)],
+            change=lambda index, given, committed: index.add(
+                documents(given), embeddings=embeddings(given), on_commit=committed
+            ),
+            options={"hnsw": True, "precision": "float32"},
         ),
     )
 }

@@ -12,7 +12,7 @@ from command import random_rows
 
 from jv5kit import Index
 from jv5kit.errors import Jv5kitError
-from jv5kit.storage.catalog import SegmentEntry
+from jv5kit.storage.state import SegmentEntry
 
 ROWS = random_rows(30)
 

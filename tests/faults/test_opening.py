@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from command import environment
+from command import environment, random_rows
 
-from jv5kit import _native
-from jv5kit.scan import tensor_specs
-from jv5kit.storage.catalog import Catalog, SegmentEntry, Settings, State
-from jv5kit.storage.segments import BLOCK_BYTES, TensorSpec, _header
-from jv5kit.storage.writer import MAX_SEGMENT_ROWS, SEGMENTS
+from jv5kit import Index, _native
+from jv5kit.storage.catalog import Change
+from jv5kit.storage.layout import TensorSpec, header_of, segment_specs
+from jv5kit.storage.snapshot import SEGMENTS, segment_path
+from jv5kit.storage.state import SegmentEntry
+from jv5kit.storage.writer import MAX_SEGMENT_ROWS, Writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,18 +41,16 @@ print(json.dumps({"documents": count, "seconds": min(times), "mib": int(peak[1])
 """
 
 
-def write_zeros(path: Path, specs: list[TensorSpec], rows: int) -> int:
+def write_zeros(path: Path, specs: list[TensorSpec]) -> int:
     """Write a segment that is all zeros, which take no room on the disk; its checksum."""
-    header = _header(specs, rows)
+    header = header_of(specs)
     digest = bytearray(header)
-    end = len(header) + sum(rows * spec.row_bytes for spec in specs)
     with path.open("xb") as file:
         file.write(header)
-        file.seek(end)
+        file.seek(len(header) + sum(spec.bytes for spec in specs))
         for spec in specs:
-            block = BLOCK_BYTES[spec.name]
-            blocks, rest = divmod(rows * spec.row_bytes, block)
-            sums = [_native.crc32c(bytes(block))] * blocks + ([_native.crc32c(bytes(rest))] if rest else [])
+            blocks, rest = divmod(spec.bytes, spec.block_bytes)
+            sums = [_native.crc32c(bytes(spec.block_bytes))] * blocks + ([_native.crc32c(bytes(rest))] if rest else [])
             table = np.array(sums, "<u4").tobytes()
             file.write(table)
             digest += table
@@ -61,17 +60,17 @@ def write_zeros(path: Path, specs: list[TensorSpec], rows: int) -> int:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM is Linux's")
 def test_ten_gigabytes_open_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "large.jv5"
-    settings = Settings(DIM, "ubinary", DIM)
-    (folder / SEGMENTS).mkdir(parents=True)
+    Index.build(folder, embeddings=random_rows(1, DIM)).close()
+    writer = Writer.open(folder)
+    layout = writer.state.segments[0].layout
     entries: list[SegmentEntry] = []
-    for number in range(1, COUNT + 1):
-        entry = SegmentEntry(number, (number - 1) * MAX_SEGMENT_ROWS, MAX_SEGMENT_ROWS, 0)
-        checksum = write_zeros(folder / SEGMENTS / entry.file_name, tensor_specs(settings), entry.rows)
-        entries.append(replace(entry, checksum=checksum))
-    Catalog.create(folder, settings)
-    catalog = Catalog(folder, write=True)
-    catalog.commit([], 0, State(settings, tuple(entries)))
-    catalog.close()
+    for number in range(2, COUNT + 2):
+        entry = SegmentEntry(number, 1 + len(entries) * MAX_SEGMENT_ROWS, MAX_SEGMENT_ROWS, 0, layout)
+        path = segment_path(folder, entry)
+        entries.append(replace(entry, checksum=write_zeros(path, segment_specs(writer.state.settings, entry))))
+    segments = (*writer.state.segments, *entries)
+    writer._register(Change(replace(writer.state, segments=segments, next_row=1 + COUNT * MAX_SEGMENT_ROWS)))
+    writer.close()
     size = sum(path.stat().st_size for path in (folder / SEGMENTS).iterdir())
     assert size > 10e9
     outcome = subprocess.run(
@@ -79,6 +78,6 @@ def test_ten_gigabytes_open_at_once(tmp_path: Path) -> None:
     )
     found = json.loads(outcome.stdout)
     print(f"{size / 1e9:.1f} GB: opened in {1000 * found['seconds']:.1f} ms, peak {found['mib']:.0f} MiB")
-    assert found["documents"] == COUNT * MAX_SEGMENT_ROWS
+    assert found["documents"] == 1 + COUNT * MAX_SEGMENT_ROWS
     assert found["seconds"] < 0.05
     assert found["mib"] < 100

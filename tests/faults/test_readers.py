@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +21,6 @@ from jv5kit.errors import IndexLockedError
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
     from multiprocessing.synchronize import Event
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -134,14 +135,34 @@ def test_few_segments_are_left_and_a_query_costs_little_more(
     written: tuple[Path, list[list[int]], list[float]], tmp_path: Path
 ) -> None:
     folder, *_ = written
-    everything = np.concatenate([rows_of(batch) for batch in range(APPENDS + 1)])
-    query = everything[7]
-    with Index.open(folder) as index, Index.build(tmp_path / "one.jv5", embeddings=everything) as one:
+    query = rows_of(1)[2]
+    compacted = Path(shutil.copytree(folder, tmp_path / "compacted.jv5"))
+    with Index.open(folder) as index, Index.open(compacted) as one:
         assert index.segment_count <= MOST_SEGMENTS
-        assert one.segment_count <= 1 + len(everything) // 16384
+        one.compact()
+        assert one.segment_count == 1
         many, single = (fastest(opened, query) for opened in (index, one))
         print(f"{index.segment_count} segments: {1e6 * many:.0f} µs a query; compacted: {1e6 * single:.0f} µs")
         assert many <= RATIO * single + SLACK_SECONDS
+
+
+def test_the_time_of_a_commit_does_not_grow_with_the_deletions(tmp_path: Path) -> None:
+    """CPU time of deleting a document, and of adding some, when few are deleted and when many are."""
+    count = 20_000
+    rows = np.random.default_rng(0).standard_normal((count, DIM)).astype(np.float32)
+    times = []
+    with Index.build(tmp_path / "x.jv5", embeddings=rows) as index:
+        for already in (10, 8000):
+            index.delete([str(i) for i in range(already)])
+            seconds = []
+            for i in range(10):
+                start = time.process_time()
+                index.delete([str(count - already - i)])
+                index.add(embeddings=rows_of(i), ids=[f"{already}.{i}.{j}" for j in range(BATCH)])
+                seconds.append(time.process_time() - start)
+            times.append(min(seconds))
+    print(f"a deletion and an append take {1000 * times[0]:.1f} ms, after 8000 deletions {1000 * times[1]:.1f} ms")
+    assert times[1] < 2 * times[0]
 
 
 def add_one(folder: Path, outcome: Queue[str]) -> None:

@@ -9,8 +9,9 @@ that a row that is missing is noticed as well. (Ids are looked up in the segment
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,10 @@ class Catalog:
         self.path = folder / FILE
         if not self.path.is_file() or self.path.is_symlink():
             raise IndexNotFoundError(f"{folder} is no jv5kit index (it has no {FILE})")
+        if (folder / "segments").is_symlink():
+            raise IndexDamagedError.of(folder / "segments", "it is a symbolic link")
         self._lock = threading.RLock()
+        self._write = write
         with self.damage():
             self._connection = connection.connect(self.path, write=write)
             self._inode = self.path.stat().st_ino
@@ -106,21 +110,30 @@ class Catalog:
 
     @staticmethod
     def create(folder: Path, settings: Settings) -> None:
-        """Make the catalogue of an empty index."""
+        """Make the catalogue of an empty index; it has its name when it is whole."""
+        path = folder / f"{FILE}.tmp"
         with connection.our_errors(folder / FILE):
-            created = connection.create(folder / FILE, SCHEMA)
+            created = connection.create(path, SCHEMA)
             try:
                 state = State(settings)
                 created.execute("INSERT INTO catalog VALUES (?, ?, ?, ?, ?)", (*state.record(), state.digest()))
                 if settings.lexical:
                     lexical.create(created)
                 created.execute("COMMIT")
+                # Last, so that nothing is in a WAL: one that could not be checkpointed would keep the wrong name.
+                created.execute("PRAGMA journal_mode = WAL")
             finally:
                 created.close()
+        path.replace(folder / FILE)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; that of a writer leaves everything in the one file, with nothing in a WAL beside it."""
         with self._lock:
+            if self._write:
+                # SQLite does so itself only where no reader is left. What is in is in, whether this works or not.
+                with suppress(sqlite3.Error):
+                    self._connection.execute("PRAGMA busy_timeout = 0")
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._connection.close()
 
     def version(self) -> int:

@@ -45,9 +45,8 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
 
 
 def create(path: Path, schema: str) -> sqlite3.Connection:
-    """Make the database of an index, with its tables."""
+    """Make the database of an index, with its tables; a transaction is under way that makes the rest."""
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     mark = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
     connection.executescript(f"BEGIN;{mark}{schema}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _OUR_FILES = re.compile(
-    rf"lock|head|{SEGMENTS}|{GRAPHS}|rotation-[0-9a-f]{{8}}\.(safetensors|tmp)|{re.escape(FILE)}(-wal|-shm|-journal)?"
+    rf"lock|head|{SEGMENTS}|{GRAPHS}|rotation-[0-9a-f]{{8}}\.(safetensors|tmp)|{re.escape(FILE)}(\.tmp)?(-wal|-shm|-journal)?"
 )
 
 

@@ -23,7 +23,9 @@ class WriteLock:
     def __init__(self, folder: Path) -> None:
         path = folder / "lock"
         while True:
-            self._file = path.open("a+b")
+            # Not through a link, which may lead to somebody's file.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            self._file = os.fdopen(descriptor, "a+b")
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

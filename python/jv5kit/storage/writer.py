@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from jv5kit.errors import IndexDamagedError, Jv5kitError
+from jv5kit.errors import IndexDamagedError, IndexFormatError, IndexNotFoundError, Jv5kitError
 from jv5kit.storage import catalog, head, upgrade
 from jv5kit.storage.catalog import Catalog, Change, record
 from jv5kit.storage.deletions import Deletions
@@ -238,15 +238,19 @@ class Writer:
 
     def _take_over(self) -> None:
         """Go on in the catalogue of the index that is replaced, if it is sound: then readers never miss a beat."""
+        # Any other error is the disk's, and no reason to take the index for lost.
+        unsound = (IndexNotFoundError, IndexDamagedError, IndexFormatError)
         try:
             opened = Catalog(self.folder, write=True)
-        except Jv5kitError:
+        except unsound:
             return
         try:
             old = opened.state()
-        except Jv5kitError:
+        except BaseException as error:
             opened.close()
-            return
+            if isinstance(error, unsound):
+                return
+            raise
         if opened.format == 1:
             opened.close()
             return
@@ -258,8 +262,8 @@ class Writer:
 
     def _create(self) -> None:
         """Make the catalogue; what is there instead of one is not to be read."""
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            (self.folder / f"{catalog.FILE}{suffix}").unlink(missing_ok=True)
+        for path in self.folder.glob(f"{catalog.FILE}*"):
+            path.unlink()
         (self.folder / head.FILE).unlink(missing_ok=True)
         write_head(self.folder, 0)
         shutil.rmtree(self.folder / SEGMENTS, ignore_errors=True)
