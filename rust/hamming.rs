@@ -250,20 +250,25 @@ unsafe fn scan_groups<V: Lanes>(query: &impl Distances<V>, tile: &Tile, topk: &m
     let mut group = 0;
     // SAFETY: as for `scan`; no group past the last is touched.
     unsafe {
-        let mut bound = V::splat(u64::from(topk.bound()));
         while group + UNROLL <= groups {
-            let words = tile.words.add(group * stride);
-            let mut nearest = query.of_group(words);
-            for i in 1..UNROLL {
-                nearest = nearest.min(query.of_group(words.add(i * stride)));
-            }
-            if nearest.below(bound) != 0 {
-                for group in group..group + UNROLL {
-                    offer_group(query.of_group(tile.words.add(group * stride)), group, tile, topk);
+            let bound = V::splat(u64::from(topk.bound()));
+            // A loop of its own, which leaves the registers to the words of the query.
+            while group + UNROLL <= groups {
+                let words = tile.words.add(group * stride);
+                let mut nearest = query.of_group(words);
+                for i in 1..UNROLL {
+                    nearest = nearest.min(query.of_group(words.add(i * stride)));
                 }
-                bound = V::splat(u64::from(topk.bound()));
+                if nearest.below(bound) != 0 {
+                    break;
+                }
+                group += UNROLL;
             }
-            group += UNROLL;
+            let end = (group + UNROLL).min(groups);
+            while group < end {
+                offer_group(query.of_group(tile.words.add(group * stride)), group, tile, topk);
+                group += 1;
+            }
         }
         for group in group..groups {
             offer_group(query.of_group(tile.words.add(group * stride)), group, tile, topk);

@@ -8,7 +8,8 @@
 //! is clipped and nothing calibrated, and a row is read from memory once for its bits and its values together. Or they are
 //! those of sentence-transformers: 256 steps between the low and the high end of each dimension.
 
-use crate::simd::Tier;
+use crate::hamming::PREFETCH_BYTES;
+use crate::simd::{Tier, prefetch};
 
 /// Bytes of the code of one row of `columns` values; the last byte of an uneven row is filled up with zeros.
 pub fn code_bytes(columns: usize) -> usize {
@@ -49,6 +50,7 @@ pub fn quantize_rows(
     let bytes = code_bytes(columns);
     assert!(codes.as_ref().is_none_or(|codes| codes.len() == scales.len() * bytes), "codes has another number of rows");
     for (i, row) in rows.chunks_exact(columns).enumerate() {
+        prefetch(rows, i * columns + PREFETCH_BYTES / 4, columns);
         // SAFETY: a `Tier` is handed out only where its instructions were detected; the slices have the row's lengths.
         unsafe {
             scales[i] = (tier.int8_values)(row, &mut values[i * columns..][..columns]);
@@ -79,7 +81,8 @@ pub fn quantize_ranges(tier: &Tier, rows: &[f32], ranges: Ranges, values: &mut [
     assert_eq!(lows.len(), steps.len(), "there must be a step for each dimension");
     assert_eq!(rows.len() % lows.len(), 0, "rows are not whole");
     assert_eq!(values.len(), rows.len(), "values has another number of rows");
-    for (row, values) in rows.chunks_exact(lows.len()).zip(values.chunks_exact_mut(lows.len())) {
+    for (i, (row, values)) in rows.chunks_exact(lows.len()).zip(values.chunks_exact_mut(lows.len())).enumerate() {
+        prefetch(rows, i * lows.len() + PREFETCH_BYTES / 4, lows.len());
         // SAFETY: a `Tier` is handed out only where its instructions were detected.
         unsafe { (tier.ranged_values)(row, ranges, values) };
     }

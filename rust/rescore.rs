@@ -5,7 +5,7 @@
 //! ones is asked for while one is summed.
 
 use crate::quantize::code_bytes;
-use crate::simd::Tier;
+use crate::simd::{Tier, prefetch};
 
 /// Partial sums kept side by side. Their number and order are fixed, and products and sums are rounded apart, so that every
 /// tier gives the same bits.
@@ -54,21 +54,6 @@ fn each_pair<T>(
         }
         *product = dot(&queries[query * dim..][..dim], &rows[row * width..][..width]);
     }
-}
-
-/// Ask for memory that will be read soon; any place will do.
-fn prefetch<T>(values: &[T], start: usize, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..len).step_by(64) {
-        // SAFETY: a prefetch never faults, and SSE is part of x86-64.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-                values.as_ptr().wrapping_add(start + line).cast(),
-            );
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (values, start, len);
 }
 
 /// Dot product of a float32 and an int8 vector: the algorithm of every tier, compiled for its instructions.

@@ -93,6 +93,20 @@ pub fn active() -> Result<Choice, &'static str> {
     choice.as_ref().map(|choice| *choice).map_err(String::as_str)
 }
 
+/// Ask for `len` values from `start` on that will be read soon; any place will do.
+pub(crate) fn prefetch<T>(values: &[T], start: usize, len: usize) {
+    let bytes = values.as_ptr().wrapping_add(start).cast::<i8>();
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..len * size_of::<T>()).step_by(64) {
+        // SAFETY: a prefetch never faults, and SSE is part of x86-64.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(bytes.wrapping_add(line));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, len);
+}
+
 fn choose(forced: Option<String>) -> Result<Choice, String> {
     let here = || available_tiers().map(|tier| tier.name).collect::<Vec<_>>().join(", ");
     let Some(name) = forced.filter(|name| !name.is_empty()) else {
