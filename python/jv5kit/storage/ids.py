@@ -41,29 +41,32 @@ def fences(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return hashes[::FENCE_IDS]
 
 
-def candidates(segment: Segment, hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of a segment whose ids may be those of ``hashes``: positions in ``hashes``, and rows, side by side."""
+def candidates(segment: Segment, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Rows of a segment whose ids may be among those of ``hashes``, which are sorted."""
     starts = segment.tensor("id_fences")
-    # Hashes that are equal may lie on both sides of a fence.
+    if len(hashes) >= len(starts):
+        return _rows(segment, segment.tensor("ids"), hashes, 0)
+    # Few hashes: only the blocks that may hold one are read. Equal hashes may lie on both sides of a fence.
     first = np.maximum(np.searchsorted(starts, hashes, "left").astype(np.int64) - 1, 0)
     last = np.maximum(np.searchsorted(starts, hashes, "right").astype(np.int64) - 1, 0)
-    if len(hashes) >= len(starts):
-        stored = segment.tensor("ids")
-        low, high = np.searchsorted(stored, hashes, "left"), np.searchsorted(stored, hashes, "right")
-    else:
-        low, high = np.empty(len(hashes), np.int64), np.empty(len(hashes), np.int64)
-        for i, value in enumerate(hashes):
-            begin, end = int(first[i]) * FENCE_IDS, min((int(last[i]) + 1) * FENCE_IDS, segment.rows)
-            block = segment.rows_of("ids", np.arange(begin, end, FENCE_IDS))[begin:end]
-            low[i] = begin + np.searchsorted(block, value, "left")
-            high[i] = begin + np.searchsorted(block, value, "right")
-    counts = high - low
-    positions = np.repeat(np.arange(len(hashes)), counts)
-    if not len(positions):
-        return positions, positions
-    offsets = np.arange(len(positions)) - np.repeat(np.cumsum(counts) - counts, counts)
-    places = np.repeat(low, counts) + offsets
-    return positions, segment.rows_of("id_rows", places)[places].astype(np.int64)
+    found = [np.empty(0, np.int64)]
+    for i, (begin, end) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+        low, high = begin * FENCE_IDS, min((end + 1) * FENCE_IDS, segment.rows)
+        block = segment.rows_of("ids", np.arange(low, high, FENCE_IDS))[low:high]
+        found.append(_rows(segment, block, hashes[i : i + 1], low))
+    return np.concatenate(found)
+
+
+def _rows(segment: Segment, stored: NDArray[np.uint64], hashes: NDArray[np.uint64], offset: int) -> NDArray[np.int64]:
+    """The rows whose hashes, stored from ``offset`` on, are among some."""
+    low = np.searchsorted(stored, hashes, "left")
+    hits = hashes[stored[np.minimum(low, len(stored) - 1)] == hashes]
+    if not len(hits):
+        return np.empty(0, np.int64)
+    low, high = np.searchsorted(stored, hits, "left"), np.searchsorted(stored, hits, "right")
+    places = offset + np.concatenate([np.arange(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True)])
+    rows: NDArray[np.uint32] = segment.rows_of("id_rows", places)[places]
+    return rows.astype(np.int64)
 
 
 def merged(parts: Sequence[Sorted]) -> Sorted:

@@ -47,10 +47,11 @@ class Snapshot:
         Raises:
             ReplacedError: the index has another state by now, in which some are gone.
         """
-        hashes = id_hashes(ids)
+        # In order, so that a search for many runs through the segment once.
+        hashes = np.sort(id_hashes(ids))
         found = [np.empty(0, np.int64)]
         for segment, deletions in zip(self.segments, self.deletions, strict=True):
-            _, rows = candidates(segment, hashes)
+            rows = candidates(segment, hashes)
             if len(rows):
                 found.append(segment.numbers(rows[~deletions.contain(rows)]))
         numbers = np.unique(np.concatenate(found))
