@@ -167,19 +167,20 @@ def int8_workload(floats: NDArray[np.float32], target: float) -> Workload:
     )
 
 
-def clustered(rows: int, dim: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Unit rows with a spectrum that falls as that of text embeddings does."""
-    spread = (np.arange(1, dim + 1) ** -0.5).astype(np.float32)
-    mixing = np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32)
-    return jv5kit.truncate_embeddings((rng.standard_normal((rows, dim), np.float32) * spread) @ mixing, dim)
+def clustered(rows: int, dim: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Unit rows that lie about topics as texts do, some fifty to each, and 100 queries about some of the topics."""
+    rng = np.random.default_rng(seed)
+    topics = rng.standard_normal((rows // 50, dim), np.float32)
+    documents = topics[rng.integers(0, len(topics), rows)] + 0.7 * rng.standard_normal((rows, dim), np.float32)
+    queries = topics[:100] + 0.7 * rng.standard_normal((100, dim), np.float32)
+    return jv5kit.truncate_embeddings(documents, dim), jv5kit.truncate_embeddings(queries, dim)
 
 
 def rescored_workload(rows: int, target: float) -> Workload:
     """Binary search, rescored by int8 rows, beside that of sentence-transformers, which rescores by the bits."""
     from sentence_transformers.util.quantization import semantic_search_faiss
 
-    rng = np.random.default_rng(1)
-    floats, queries = clustered(rows, 256, rng), clustered(100, 256, rng)
+    floats, queries = clustered(rows, 256, seed=1)
     codes = jv5kit.quantize_embeddings(floats)
     values, scales = jv5kit.quantize_rows(floats)
     index = faiss.IndexBinaryFlat(256)
@@ -272,8 +273,8 @@ def forced_tier(tier: str, quick: bool) -> list[Result]:
 
 def end_to_end(rows: int) -> list[str]:
     """`Index.search` of one query beside the kernels that it calls, and with a filter: lines for the report."""
-    rng = np.random.default_rng(2)
-    floats, query = clustered(rows, 256, rng), clustered(1, 256, rng)
+    floats, queries = clustered(rows, 256, seed=2)
+    query = queries[:1]
     documents = ({"id": str(i), "text": "-", "share": i % 100} for i in range(rows))
     with tempfile.TemporaryDirectory() as folder:
         index = Index.build(Path(folder, "x.jv5"), documents, embeddings=floats, show_progress_bar=False)
