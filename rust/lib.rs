@@ -13,7 +13,7 @@
 //! * [`topk`] selects the k smallest distances by counting, ties by row number;
 //! * [`parts`] numbers the rows of several pieces of memory, reads their masks, and spreads chunks of them over threads;
 //! * [`search`] cuts queries × codes into tiles that stay in cache, scans them and merges;
-//! * [`mod@dot`] searches int8 rows exactly, by dot products in int32;
+//! * [`mod@dot`] multiplies int8 vectors, and [`int8_search`] searches int8 rows by it as [`search`] does codes;
 //! * [`rescore`] multiplies float queries with the int8 rows of their candidates;
 //! * [`checksum`] guards stored blocks by CRC32C;
 //! * [`simd`] has a tier for each instruction set, as one table: each tier is one file that compiles the shared algorithms
@@ -24,6 +24,7 @@
 pub mod checksum;
 pub mod dot;
 pub mod hamming;
+pub mod int8_search;
 pub mod parts;
 pub mod quantize;
 pub mod rescore;
