@@ -12,9 +12,10 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use jv5kit::checksum::block_checksums;
 use jv5kit::hamming;
+use jv5kit::int8_search;
 use jv5kit::parts::Mask;
-use jv5kit::quantize::{code_bytes, quantize, quantize_rows};
-use jv5kit::rescore::products;
+use jv5kit::quantize::{Ranges, code_bytes, quantize, quantize_ranges, quantize_rows};
+use jv5kit::rescore::{code_products, products};
 use jv5kit::search::{Codes, Part, search};
 use jv5kit::simd::available_tiers;
 use jv5kit::topk::Hit;
@@ -138,6 +139,26 @@ fn bench_quantize_rows(criterion: &mut Criterion) {
     }
 }
 
+/// Float rows to int8 values by the range of each dimension; an element is a row.
+fn bench_quantize_ranges(criterion: &mut Criterion) {
+    let columns = 256;
+    let floats = random_floats(FLOATS_BYTES / 4, 11);
+    let (lows, steps) = (vec![-0.75f32; columns], vec![1.5f32 / 255.0; columns]);
+    let ranges = Ranges { lows: &lows, steps: &steps };
+    let mut values = vec![0i8; floats.len()];
+    let naive = |value: &f32| (((value - lows[0]) / steps[0]).floor().clamp(0.0, 255.0) - 128.0) as i8;
+    let mut group = group(criterion, &format!("quantize_ranges/{columns}_dims"), FLOATS_BYTES, floats.len() / columns);
+    group.bench_function("plain_read", |bencher| bencher.iter(|| plain_read(black_box(as_bytes(&floats)))));
+    for tier in available_tiers() {
+        values.fill(99);
+        quantize_ranges(tier, &floats, ranges, &mut values);
+        assert!(values.iter().eq(floats.iter().map(naive).collect::<Vec<_>>().iter()), "{} is not naive", tier.name);
+        group.bench_function(tier.name, |bencher| {
+            bencher.iter(|| quantize_ranges(tier, black_box(&floats), ranges, black_box(&mut values)));
+        });
+    }
+}
+
 /// Products of 100 float queries with 40 int8 rows each, out of many; an element is a product.
 fn bench_rescore(criterion: &mut Criterion) {
     let dim = 256;
@@ -159,6 +180,70 @@ fn bench_rescore(criterion: &mut Criterion) {
         group.bench_function(tier.name, |bencher| {
             bencher.iter(|| products(tier, black_box(&queries), &rows, dim, black_box(&pairs), &mut out));
         });
+    }
+}
+
+/// Products of 100 float queries with 40 codes each, out of many; an element is a product.
+fn bench_rescore_codes(criterion: &mut Criterion) {
+    let dim = 256;
+    let queries = random_floats(100 * dim, 12);
+    let codes = random_bytes(CODES_BYTES, 13);
+    let rows = CODES_BYTES / code_bytes(dim);
+    let pairs: Vec<_> = words(4000, 14).enumerate().map(|(i, word)| (i / 40, word as usize % rows)).collect();
+    let naive = |&(query, row): &(usize, usize)| {
+        let sign = |i: usize| if codes[row * 32 + i / 8] >> (7 - i % 8) & 1 == 1 { 1.0 } else { -1.0 };
+        queries[query * dim..][..dim].iter().enumerate().map(|(i, value)| f64::from(*value) * sign(i)).sum::<f64>()
+    };
+    let naive: Vec<f64> = pairs.iter().map(naive).collect();
+    let mut out = vec![0f32; pairs.len()];
+    let mut group =
+        group(criterion, &format!("rescore_codes/100_x_40_x_{dim}_dims"), pairs.len() * code_bytes(dim), pairs.len());
+    for tier in available_tiers() {
+        code_products(tier, &queries, &codes, dim, &pairs, &mut out);
+        let close = |(exact, product): (&f64, &f32)| (exact - f64::from(*product)).abs() < 1e-4;
+        assert!(naive.iter().zip(&out).all(close), "{} differs from the naive products", tier.name);
+        group.bench_function(tier.name, |bencher| {
+            bencher.iter(|| code_products(tier, black_box(&queries), &codes, dim, black_box(&pairs), &mut out));
+        });
+    }
+}
+
+/// Exact top-10 by int8 dot product; an element is a comparison of a query with a row, and the bytes are those of the rows.
+fn bench_dot(criterion: &mut Criterion) {
+    let dim = 256;
+    let values: Vec<i8> = random_bytes(CODES_BYTES, 15).into_iter().map(|byte| byte as i8).collect();
+    let scales: Vec<f32> = random_floats(values.len() / dim, 16).into_iter().map(f32::abs).collect();
+    let asked: Vec<i8> = random_bytes(100 * dim, 17).into_iter().map(|byte| byte as i8).collect();
+    let parts = [int8_search::Part { values: &values, scales: &scales, mask: None }];
+    let naive = |query: &[i8]| {
+        let product = |row: &[i8]| query.iter().zip(row).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>();
+        let mut scores: Vec<(f32, u64)> = values
+            .chunks_exact(dim)
+            .zip(&scales)
+            .zip(0..)
+            .map(|((row, scale), number)| (product(row) as f32 * scale, number))
+            .collect();
+        scores.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        scores.truncate(TOP_K);
+        scores
+    };
+    let naive: Vec<_> = asked.chunks_exact(dim).map(naive).collect();
+    for queries in [1, 16, 100] {
+        let asked = &asked[..queries * dim];
+        let name = format!("dot/{queries}_x_{}k_x_{dim}_dims", scales.len() / 1000);
+        let mut group = group(criterion, &name, values.len(), queries * scales.len());
+        if queries == 1 {
+            let bytes = random_bytes(CODES_BYTES, 15);
+            group.bench_function("plain_read", |bencher| bencher.iter(|| plain_read(black_box(&bytes))));
+        }
+        for tier in available_tiers() {
+            let hits = int8_search::search(tier, asked, dim, &parts, TOP_K, 1);
+            let found = hits.iter().map(|hits| hits.iter().map(|hit| (hit.score, hit.row)).collect::<Vec<_>>());
+            assert!(found.eq(naive[..queries].iter().cloned()), "{} is not naive", tier.name);
+            group.bench_function(tier.name, |bencher| {
+                bencher.iter(|| int8_search::search(tier, black_box(asked), dim, black_box(&parts), TOP_K, 1));
+            });
+        }
     }
 }
 
@@ -278,6 +363,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3));
-    targets = bench_quantize, bench_quantize_rows, bench_truncate, bench_checksum, bench_hamming, bench_masked_hamming, bench_rescore
+    targets = bench_quantize, bench_quantize_rows, bench_quantize_ranges, bench_truncate, bench_checksum, bench_hamming, bench_masked_hamming, bench_rescore, bench_rescore_codes, bench_dot
 }
 criterion_main!(kernels);

@@ -14,7 +14,7 @@
 //! * [`topk`] selects the k smallest distances by counting, ties by row number;
 //! * [`parts`] numbers the rows of several pieces of memory, reads their masks, and spreads chunks of them over threads;
 //! * [`search`] cuts queries × codes into tiles that stay in cache, scans them and merges;
-//! * [`mod@dot`] searches int8 rows exactly, by dot products in int32;
+//! * [`mod@dot`] multiplies int8 vectors, and [`int8_search`] searches int8 rows by it as [`search`] does codes;
 //! * [`rescore`] multiplies float queries with the int8 rows of their candidates;
 //! * [`checksum`] guards stored blocks by CRC32C;
 //! * [`simd`] has a tier for each instruction set, as one table: each tier is one file that compiles the shared algorithms
@@ -25,6 +25,7 @@
 pub mod checksum;
 pub mod dot;
 pub mod hamming;
+pub mod int8_search;
 #[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
 mod matrix;
 pub mod parts;

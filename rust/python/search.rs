@@ -4,7 +4,8 @@ use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArra
 use pyo3::prelude::*;
 
 use super::{InputError, NEW, contiguous, not_contiguous};
-use crate::dot::{self, MAX_DIM};
+use crate::dot::MAX_DIM;
+use crate::int8_search;
 use crate::parts::Mask;
 use crate::quantize::code_bytes;
 use crate::rescore;
@@ -101,10 +102,10 @@ pub(super) fn dot_search<'py>(
         }
         let values = contiguous(values, "values")?;
         let scales = scales.as_slice().map_err(|_| not_contiguous("scales"))?;
-        searched.push(dot::Part { values, scales, mask: mask_of(mask.as_ref(), rows)? });
+        searched.push(int8_search::Part { values, scales, mask: mask_of(mask.as_ref(), rows)? });
     }
     let query_values = contiguous(&query_values, "query_values")?;
-    let hits = py.detach(|| dot::search(tier, query_values, dim, &searched, top_k, threads));
+    let hits = py.detach(|| int8_search::search(tier, query_values, dim, &searched, top_k, threads));
     let found = hits.first().map_or(0, Vec::len);
     let scores = PyArray2::zeros(py, [queries, found], false);
     let numbers = PyArray2::zeros(py, [queries, found], false);
