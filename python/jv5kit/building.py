@@ -14,7 +14,8 @@ from jv5kit.encoder import one_warning
 from jv5kit.errors import DuplicateError, InputError
 from jv5kit.progress import ProgressBar
 from jv5kit.rotation import Rotation
-from jv5kit.sources import BATCH_DOCUMENTS, batches
+from jv5kit.sources import batches
+from jv5kit.storage import graphs
 from jv5kit.storage.rotations import read_rotation
 from jv5kit.storage.state import Settings
 from jv5kit.storage.vectors import vectors
@@ -70,6 +71,26 @@ def check_fits(source: Source, settings: Settings) -> None:
         raise InputError("the embeddings are uint8 codes; this index takes real numbers, of which it stores more")
 
 
+def check_settings(precision: Precision = "ubinary", rescore: Rescore | None = None, *, hnsw: bool = False) -> None:
+    """Refuse settings that are not known or do not go together, before anything else is done.
+
+    Raises:
+        InputError: such a setting.
+        MissingExtraError: a setting needs a library that is not installed.
+    """
+    for name, value, known in (("precision", precision, PRECISIONS), ("rescore", rescore or "none", RESCORES)):
+        if value not in known:
+            raise InputError(f"{name}={value!r} is not known; choose one of {', '.join(known)}")
+    if precision != "ubinary" and rescore not in (None, "none"):
+        raise InputError(
+            f"rescore={rescore!r} is for precision 'ubinary'; with {precision!r} there is nothing to rescore"
+        )
+    if hnsw and precision != "float32":
+        raise InputError(f"hnsw goes with precision 'float32', whose rows its graph holds, not with {precision!r}")
+    if hnsw:
+        graphs.hnswlib()
+
+
 def settings_of(
     source: Source,
     dim: int | None = None,
@@ -84,20 +105,12 @@ def settings_of(
     Raises:
         InputError: an argument is not known, or does not fit the others or the embeddings.
     """
-    for name, value, known in (("precision", precision, PRECISIONS), ("rescore", rescore or "none", RESCORES)):
-        if value not in known:
-            raise InputError(f"{name}={value!r} is not known; choose one of {', '.join(known)}")
+    check_settings(precision, rescore, hnsw=hnsw)
     dim = source.dim if dim is None else whole_number("dim", dim)
     if not 1 <= dim <= source.dim:
         raise InputError(f"dim={dim} is outside 1..{source.dim}, the dimensions of the embeddings")
     if precision == "ubinary" and dim % 8:
         raise InputError(f"dim={dim} is not a multiple of 8, which one bit a dimension needs")
-    if precision != "ubinary" and rescore not in (None, "none"):
-        raise InputError(
-            f"rescore={rescore!r} is for precision 'ubinary'; with {precision!r} there is nothing to rescore"
-        )
-    if hnsw and precision != "float32":
-        raise InputError(f"hnsw goes with precision 'float32', whose rows its graph holds, not with {precision!r}")
     if source.holds_codes:
         if precision != "ubinary" or dim != source.dim:
             raise InputError(f"codes of {source.dim} bits make a ubinary index of that dimension, nothing else")
@@ -144,10 +157,10 @@ def add(
         InputError: an embedding cannot be used, or there are not as many as documents.
     """
     run = _Run(writer, source, upsert=upsert, skip=skip)
-    if rotate and source.embeddings is not None:
+    if rotate and source.embeddings is not None and source.embeddings.shape[0]:
         run.fit_rotation(_sample(source.embeddings))
     # Embeddings that are encoded are a sample themselves, as soon as there are enough of them.
-    first_size = ROTATION_SAMPLE if rotate else BATCH_DOCUMENTS
+    first_size = ROTATION_SAMPLE if rotate else None
     with one_warning(), ProgressBar("Indexing", source.total, "documents", show=show_progress_bar) as progress:
         for first, documents, given in batches(source, run.first_row, skip, first_size):
             if given is not None:
@@ -164,6 +177,8 @@ def add(
                 if on_commit is not None:
                     on_commit(writer.state.documents)
             progress(len(documents))
+    if rotate and run.rotation is None:
+        raise InputError("there is no document, and thus no embedding, to fit a rotation on")
     return Added(run.documents, run.identical, run.replaced)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jv5kit.errors import IndexDamagedError
 from jv5kit.scan import Rows, Stage, best, scan
 from jv5kit.storage.graphs import Graph, new_graph
 
@@ -97,9 +98,15 @@ def search(snapshot: Snapshot, rows: Rows, queries: NDArray[np.float32], top_k: 
 
 
 def _by_graph(snapshot: Snapshot, graph: Graph, rows: Rows, queries: NDArray[np.float32], top_k: int) -> Found | None:
-    """What the graph finds and the masks keep; None where that is less than ``top_k`` rows of each query."""
-    loaded, held = graph.loaded(), graph.record.rows
-    count = top_k
+    """What the graph finds and the masks keep; None where that is less than ``top_k`` rows, or the graph is gone."""
+    try:
+        loaded = graph.loaded()
+    except IndexDamagedError:
+        # A writer may have put another graph in the place of this one before it was ever used.
+        if snapshot.has_its_graph():
+            raise
+        return None
+    count, held = top_k, graph.record.rows
     while count <= held:
         loaded.set_ef(max(SEARCH_WIDTH, 2 * count))
         try:

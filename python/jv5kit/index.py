@@ -11,15 +11,13 @@ from jv5kit import building, graph
 from jv5kit.embeddings import whole_number
 from jv5kit.errors import InputError
 from jv5kit.index_model import IndexModel
-from jv5kit.logs import logger
-from jv5kit.querying import answer, queries_of
+from jv5kit.querying import answer, hits_of, queries_of, warn_of_unknown
 from jv5kit.scan import Stage
 from jv5kit.sources import source_of
 from jv5kit.storage.catalog import Catalog, ReplacedError
 from jv5kit.storage.folder import check_free
 from jv5kit.storage.snapshot import open_snapshot
 from jv5kit.storage.writer import Writer
-from jv5kit.types import Document, Hit
 from jv5kit.where import parse_filter
 
 if TYPE_CHECKING:
@@ -31,12 +29,11 @@ if TYPE_CHECKING:
 
     from jv5kit.building import Added, AddOptions
     from jv5kit.encoder import Encoder
-    from jv5kit.filters import Filter
     from jv5kit.querying import SearchOptions, Where
     from jv5kit.sources import Rows
     from jv5kit.storage.snapshot import Snapshot
     from jv5kit.storage.state import Settings
-    from jv5kit.types import Precision, Rescore
+    from jv5kit.types import Document, Hit, Precision, Rescore
 
 
 class Index:
@@ -109,8 +106,10 @@ class Index:
             InputError: an argument, a document or an embedding is wrong; what was committed before it stays.
             IndexExistsError: the path is taken.
             IndexLockedError: another process is writing there.
+            MissingExtraError: a setting needs a library that is not installed.
         """
         # Before the model is loaded: that takes seconds.
+        building.check_settings(precision, rescore, hnsw=hnsw)
         check_free(Path(path), force=force)
         source = source_of(documents, encoder, embeddings, ids)
         settings = building.settings_of(source, dim, precision, rescore, lexical=lexical, hnsw=hnsw)
@@ -153,6 +152,7 @@ class Index:
         self, documents: Iterable[Document | Mapping[str, Any]] | None, options: AddOptions, *, upsert: bool
     ) -> Added:
         settings = self.settings
+        building.check_settings(settings.precision, hnsw=settings.hnsw)
         embeddings = options.get("embeddings")
         if embeddings is None and settings.model is None:
             raise InputError(f"{self.path} was built from given embeddings: what is added needs embeddings too")
@@ -187,13 +187,20 @@ class Index:
             except ReplacedError:
                 self._reopen(snapshot)
 
-    def delete(self, ids: Sequence[str] | None = None, *, filter: Where | None = None) -> int:
-        """Delete documents, by id or by a filter of their metadata: on disk when this returns.
+    def delete(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        filter: Where | None = None,
+        on_missing: Callable[[str], None] | None = None,
+    ) -> int:
+        """Delete documents, by id or by a filter of their metadata: on disk, all together, when this returns.
 
         They are not found any more; their texts leave the disk with :meth:`compact`.
 
         Returns:
-            How many documents were deleted; ids that the index does not have are passed over.
+            How many documents were deleted. Ids that the index does not have are passed over; ``on_missing`` is called
+            with each.
 
         Raises:
             InputError: neither ids nor a filter are given, or both, or the filter does not fit the index.
@@ -206,7 +213,7 @@ class Index:
             if condition is not None:
                 numbers = writer.snapshot().matching(condition)
             else:
-                numbers = [row for row, _ in writer.find(_as_ids(ids or ())).values()]
+                numbers = writer.numbers_of(_as_ids(ids or ()), on_missing)
             if numbers:
                 writer.commit([], {}, numbers)
         return len(numbers)
@@ -221,6 +228,7 @@ class Index:
         Raises:
             IndexLockedError: another process is writing the index.
         """
+        building.check_settings(self.settings.precision, hnsw=self.settings.hnsw)
         with self._writer() as writer:
             before = writer.state.segments
             writer.compact(on_segment)
@@ -245,6 +253,16 @@ class Index:
     def segment_count(self) -> int:
         """Number of segments."""
         return len(self._snapshot.segments)
+
+    @property
+    def deleted_count(self) -> int:
+        """Rows of deleted documents that are still in the segments."""
+        return sum(entry.deleted for entry in self._snapshot.state.segments)
+
+    @property
+    def fields(self) -> dict[str, list[str]]:
+        """The fields of the metadata that can be filtered by, each with the types of its values."""
+        return self._snapshot.fields()
 
     @property
     def encoder(self) -> Encoder:
@@ -331,23 +349,14 @@ class Index:
                 # Some of those documents are gone by now.
                 self._reopen(snapshot)
         if condition is not None and not wanted:
-            self._warn_of_unknown(condition, snapshot)
-        results = [
-            [_hit(documents[number], score) for score, number in zip(scores, numbers, strict=True)]
-            for scores, numbers in found
-        ]
+            warn_of_unknown(condition, snapshot)
+        results = hits_of(found, documents)
         return results[0] if asked.single else results
 
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Queries as the model of the index has them."""
         settings = self.settings
         return self._model.encoder(settings).encode(texts, prompt=settings.query_prompt, normalize_embeddings=False)
-
-    def _warn_of_unknown(self, condition: Filter, snapshot: Snapshot) -> None:
-        """Nothing was found: say so if that is because no document has a field."""
-        known = set().union(*(segment.columns.fields for segment in snapshot.segments))
-        for field in sorted(condition.fields - known):
-            logger.warning("no document has the field %r; fields to filter by: %s", field, ", ".join(sorted(known)))
 
     def refresh(self) -> bool:
         """Take up the newest state, if there is a new one; returns whether there was."""
@@ -392,7 +401,3 @@ def _as_ids(ids: Sequence[str]) -> list[str]:
     if wrong is not None:
         raise InputError(f"the id {wrong!r} is no string; ids are strings, also where they are numbers")
     return list(ids)
-
-
-def _hit(document: Document, score: float) -> Hit:
-    return Hit(document.id, score, document.title, document.text, document.metadata)

@@ -12,7 +12,9 @@ from jv5kit import graph
 from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings
 from jv5kit.errors import InputError
 from jv5kit.hybrid import DEPTH, fuse
+from jv5kit.logs import logger
 from jv5kit.scan import Rows, Stage, cosines, scan, scan_codes
+from jv5kit.types import Hit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from jv5kit.scan import Found
     from jv5kit.storage.snapshot import Snapshot
     from jv5kit.storage.state import Settings
+    from jv5kit.types import Document
 
     Where = str | Mapping[str, Any] | Filter
 
@@ -39,6 +42,22 @@ class SearchOptions(TypedDict, total=False):
     hybrid: bool
     words: str | Sequence[str] | None
     stages: dict[str, float] | None
+
+
+def hits_of(found: Sequence[tuple[list[float], list[int]]], documents: Mapping[int, Document]) -> list[list[Hit]]:
+    """The hits of each query: its scores and document numbers with the documents."""
+    results = []
+    for scores, numbers in found:
+        pairs = [(score, documents[number]) for score, number in zip(scores, numbers, strict=True)]
+        results.append([Hit(one.id, score, one.title, one.text, one.metadata) for score, one in pairs])
+    return results
+
+
+def warn_of_unknown(condition: Filter, snapshot: Snapshot) -> None:
+    """Nothing was found by a filter: say so if that is because no document has a field."""
+    known = snapshot.fields()
+    for field in sorted(condition.fields - known.keys()):
+        logger.warning("no document has the field %r; fields to filter by: %s", field, ", ".join(known) or "none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,22 +13,43 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from jv5kit.querying import SearchOptions, Where
     from jv5kit.types import Hit
 
-_open: dict[Path, Index] = {}
-_lock = threading.Lock()
+
+class _Opened:
+    """The index at a path, opened by the first who asks for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.index: Index | None = None
+
+
+_open: dict[Path, _Opened] = {}
 
 
 # A str is a Sequence[str] as well; the first signature that fits counts.
 @overload
 def search(  # type: ignore[overload-overlap]
-    query: str, index: str | os.PathLike[str] | None = ..., *, top_k: int = ..., oversample: int = ...
+    query: str,
+    index: str | os.PathLike[str] | None = ...,
+    *,
+    top_k: int = ...,
+    filter: Where | None = ...,
+    oversample: int = ...,
+    hybrid: bool = ...,
 ) -> list[Hit]: ...
 
 
 @overload
 def search(
-    query: Sequence[str], index: str | os.PathLike[str] | None = ..., *, top_k: int = ..., oversample: int = ...
+    query: Sequence[str],
+    index: str | os.PathLike[str] | None = ...,
+    *,
+    top_k: int = ...,
+    filter: Where | None = ...,
+    oversample: int = ...,
+    hybrid: bool = ...,
 ) -> list[list[Hit]]: ...
 
 
@@ -37,7 +58,9 @@ def search(
     index: str | os.PathLike[str] | None = None,
     *,
     top_k: int = 10,
+    filter: Where | None = None,
     oversample: int = 4,
+    hybrid: bool = False,
 ) -> list[Hit] | list[list[Hit]]:
     """Find the documents nearest to a text.
 
@@ -48,7 +71,10 @@ def search(
         query: a text, or several.
         index: folder of the index; by default the only one in the current folder.
         top_k: hits for each query.
-        oversample: candidates for each hit wanted, where codes are searched first.
+        filter: conditions on the metadata, as a string (``'year >= 2020 and lang in ("en", "de")'``, see
+            :mod:`jv5kit.where`) or as a dict of fields and the value, or the list of values, that each must have.
+        oversample: candidates for each hit wanted, where hits are rescored.
+        hybrid: fuse the ranking with that of the words of the query.
 
     Returns:
         Hits, best first; for several queries a list for each.
@@ -58,21 +84,23 @@ def search(
         InputError: an argument is wrong.
     """
     opened = open_index(index)
+    options: SearchOptions = {"filter": filter, "oversample": oversample, "hybrid": hybrid}
     if isinstance(query, str):
-        return opened.search(query, top_k, oversample=oversample)
-    return opened.search(list(query), top_k, oversample=oversample)
+        return opened.search(query, top_k, **options)
+    return opened.search(list(query), top_k, **options)
 
 
 def open_index(index: str | os.PathLike[str] | None) -> Index:
     """The index at a path, opened once and kept, in its newest state."""
     path = (Path(index) if index is not None else only_index()).resolve()
-    with _lock:
-        opened = _open.get(path)
-        if opened is None:
-            opened = _open[path] = Index.open(path)
+    # A lock for each path: one that opens slowly keeps nobody from the others.
+    opened = _open.setdefault(path, _Opened())
+    with opened.lock:
+        if opened.index is None:
+            opened.index = Index.open(path)
         else:
-            opened.refresh()
-        return opened
+            opened.index.refresh()
+        return opened.index
 
 
 def only_index(folder: Path | None = None) -> Path:

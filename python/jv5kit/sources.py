@@ -117,7 +117,7 @@ Batch = tuple[int, list[Document], "NDArray[Any] | None"]
 
 
 def batches(
-    source: Source, next_row: int, skip: Callable[[InputError], None] | None, first_size: int = BATCH_DOCUMENTS
+    source: Source, next_row: int, skip: Callable[[InputError], None] | None, first_size: int | None = None
 ) -> Iterator[Batch]:
     """Number of the first row, documents and embeddings (or codes) of each batch.
 
@@ -125,10 +125,10 @@ def batches(
         source: of the documents.
         next_row: number of the first of them, by which embeddings without ids are named.
         skip: called with the error of each document that cannot be used, which is then passed over; None raises it.
-        first_size: documents of the first batch that is to be encoded.
+        first_size: documents of the first batch that is to be encoded, by default :data:`BATCH_DOCUMENTS`.
     """
     if source.embeddings is None:
-        first, size = 0, first_size
+        first, size = 0, first_size or BATCH_DOCUMENTS
         stream = _documents(source.documents or (), skip)
         while batch := list(_limited(islice(stream, size))):
             began = time.monotonic()

@@ -102,7 +102,7 @@ def test_rows_and_documents_must_be_as_many(folder: Path) -> None:
         (["--dim", "-8"], "dim=-8 is outside 1..16"),
         (["--dim", "12"], "dim=12 is not a multiple of 8"),
         (["--dim", "12", "--binary"], "dim=12 is not a multiple of 8"),
-        (["--precision", "int4"], "--precision int4 is not known; choose one of float32, ubinary"),
+        (["--precision", "int4"], "--precision int4 is not known; choose one of float32, int8, ubinary"),
         (["--binary", "--precision", "float32"], "--binary is --precision ubinary; it contradicts"),
         (["--append", "--force"], "--append adds to an index and --force replaces it"),
         (["--append"], "x.jv5 is no jv5kit index"),

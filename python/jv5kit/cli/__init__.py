@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from jv5kit.cli import encode, index, info, search
+from jv5kit.cli import compact, delete, encode, get, index, info, search
 from jv5kit.errors import InputError, Jv5kitError
 
 app = typer.Typer(
@@ -28,6 +28,9 @@ app = typer.Typer(
 )
 app.command()(index.index)
 app.command()(search.search)
+app.command()(get.get)
+app.command()(delete.delete)
+app.command()(compact.compact)
 app.command()(encode.encode)
 app.command()(info.info)
 

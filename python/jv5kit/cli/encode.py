@@ -57,7 +57,7 @@ def encode(
     from jv5kit.tasks import TASKS
 
     log_to_stderr(quiet=quiet, verbose=verbose)
-    wanted = wanted_precision(precision, binary=binary) or "float32"
+    wanted = wanted_precision(precision, binary=binary, known=("float32", "ubinary")) or "float32"
     if task not in TASKS:
         raise InputError(f"--task {task} is not known; choose one of {', '.join(TASKS)}")
     if output is not None and output.is_dir():

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import json as json_lines
 import sys
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jv5kit.cli.options import Binary, Dim, Documents, Force, Json, Model, Quiet, Verbose, wanted_precision
+from jv5kit.cli.options import (
+    Binary,
+    Dim,
+    Documents,
+    Force,
+    Json,
+    Model,
+    Quiet,
+    Verbose,
+    wanted_precision,
+    wanted_rescore,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jv5kit.index import Index
-    from jv5kit.types import Document, Precision
+    from jv5kit.storage.state import Settings
+    from jv5kit.types import Document, Precision, Rescore
 
 
 def index(
@@ -27,18 +40,38 @@ def index(
     ] = None,
     binary: Binary = False,
     precision: Annotated[
-        str | None, typer.Option("--precision", metavar="ubinary|float32", help="How to store (default: ubinary).")
+        str | None, typer.Option("--precision", metavar="float32|int8|ubinary", help="How to store (default: ubinary).")
+    ] = None,
+    rescore: Annotated[
+        str | None,
+        typer.Option(
+            "--rescore",
+            metavar="int8|codes|none",
+            help="What orders the hits of a ubinary index: int8 rows beside the codes, the codes, or nothing.",
+        ),
     ] = None,
     dim: Dim = None,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Rotate the embeddings so that the dimensions kept hold the most.")
+    ] = False,
+    lexical: Annotated[bool, typer.Option("--lexical", help="Index the words too, for search --hybrid.")] = False,
+    hnsw: Annotated[
+        bool, typer.Option("--hnsw", help="Keep a graph for approximate search; with --precision float32.")
+    ] = False,
     model: Model = None,
     embeddings: Annotated[
         Path | None,
         typer.Option(
-            "--embeddings", metavar="X.npy", help="Your own embeddings, one row a document; no model is used."
+            "--embeddings",
+            metavar="X.npy",
+            help="Your own embeddings, or uint8 codes, one row a document; no model is used.",
         ),
     ] = None,
     append: Annotated[
         bool, typer.Option("--append", help="Add to an index; identical documents are passed over.")
+    ] = False,
+    upsert: Annotated[
+        bool, typer.Option("--upsert", help="As --append, but documents take the place of those of their id.")
     ] = False,
     force: Force = False,
     skip_invalid: Annotated[
@@ -61,14 +94,25 @@ def index(
     log_to_stderr(quiet=quiet, verbose=verbose)
     if documents is None and embeddings is None:
         raise InputError("there is nothing to index: name a file of documents, or --embeddings X.npy, or both")
-    if append and force:
-        raise InputError("--append adds to an index and --force replaces it: choose one")
+    goes_on = "--upsert" if upsert else "--append" if append else None
+    if upsert and append:
+        raise InputError("--append refuses other documents of an id that is there and --upsert takes them: choose one")
+    if goes_on and force:
+        raise InputError(f"{goes_on} adds to an index and --force replaces it: choose one")
     if skip_invalid and embeddings is not None:
         raise InputError("--skip-invalid cannot go with --embeddings: documents and rows would no longer match")
     if model is not None and embeddings is not None:
         raise InputError("--model cannot go with --embeddings: nothing is left to encode")
+    wanted = _Wanted(
+        wanted_precision(precision, binary=binary),
+        wanted_rescore(rescore),
+        dim,
+        rotate=rotate,
+        lexical=lexical,
+        hnsw=hnsw,
+    )
     path = output or _default_output(documents or embeddings or Path("index"))
-    run = _Run(path, json=json)
+    run = _Run(path, goes_on, json=json)
 
     def skip(error: InputError) -> None:
         run.skipped += 1
@@ -86,63 +130,85 @@ def index(
         "on_commit": run.committed,
         "show_progress_bar": False if quiet or json else None,
     }
-    wanted = wanted_precision(precision, binary=binary)
     try:
         opened = (
-            _append(path, lines, wanted, dim, model, options, run)
-            if append
-            else _build(path, lines, wanted, dim, model, force, options, run)
+            _go_on(path, lines, wanted, model, options, run)
+            if goes_on
+            else _build(path, lines, wanted, model, force, options, run)
         )
     except (KeyboardInterrupt, Jv5kitError) as error:
         raise run.stopped(error) from None
     run.done(opened)
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """The settings that the command line asks for; None and False where it does not."""
+
+    precision: Precision | None
+    rescore: Rescore | None
+    dim: int | None
+    rotate: bool
+    lexical: bool
+    hnsw: bool
+
+    def check(self, path: Path, settings: Settings, goes_on: str) -> None:
+        """Refuse what an index does not have.
+
+        Raises:
+            InputError: names the option, its value and that of the index.
+        """
+        from jv5kit.errors import InputError
+
+        for name in ("precision", "rescore", "dim"):
+            given, stored = getattr(self, name), getattr(settings, name)
+            if given is not None and given != stored:
+                raise InputError(f"--{name} {given}: {path} has {stored}, which {goes_on} cannot change")
+        for name, stored in (
+            ("rotate", settings.rotation is not None),
+            ("lexical", settings.lexical),
+            ("hnsw", settings.hnsw),
+        ):
+            if getattr(self, name) and not stored:
+                raise InputError(f"--{name}: {path} was built without it, which {goes_on} cannot change")
+
+
 def _build(
     path: Path,
     lines: _Lines | None,
-    precision: Precision | None,
-    dim: int | None,
+    wanted: _Wanted,
     model: str | None,
     force: bool,
     options: dict[str, Any],
     run: _Run,
 ) -> Index:
+    from jv5kit.building import check_settings
     from jv5kit.encoder import shared_encoder
     from jv5kit.errors import InputError
     from jv5kit.index import Index
     from jv5kit.storage.folder import check_free
 
     check_free(path, force=force)
+    settings = asdict(wanted) | {"precision": wanted.precision or "ubinary"}
+    check_settings(settings["precision"], wanted.rescore, hnsw=wanted.hnsw)
     if lines is not None and not lines.read_first():
         raise InputError(f"there is no document to index ({run.skipped} were skipped)")
     encoder = shared_encoder(model) if options["embeddings"] is None else None
-    return Index.build(path, lines, encoder, dim=dim, precision=precision or "ubinary", force=force, **options)
+    return Index.build(path, lines, encoder, force=force, **settings, **options)
 
 
-def _append(
-    path: Path,
-    lines: _Lines | None,
-    precision: Precision | None,
-    dim: int | None,
-    model: str | None,
-    options: dict[str, Any],
-    run: _Run,
+def _go_on(
+    path: Path, lines: _Lines | None, wanted: _Wanted, model: str | None, options: dict[str, Any], run: _Run
 ) -> Index:
-    from jv5kit.errors import InputError
     from jv5kit.index import Index
 
     opened = Index.open(path)
-    for name, given, stored in (
-        ("--precision", precision, opened.settings.precision),
-        ("--dim", dim, opened.settings.dim),
-    ):
-        if given is not None and given != stored:
-            raise InputError(f"{name} {given}: {path} has {stored}, which --append cannot change")
+    wanted.check(path, opened.settings, str(run.goes_on))
     if model is not None:
         opened.use_encoder(model)
     run.begins_with(len(opened))
-    added = opened.add(lines, **options)
+    added = (opened.upsert if run.goes_on == "--upsert" else opened.add)(lines, **options)
+    run.replaced = added.replaced
     if added.identical:
         print(f"{added.identical:,} documents were there already, identical", file=sys.stderr)
     return opened
@@ -177,8 +243,9 @@ class _Lines:
 class _Run:
     """What a run has to tell, as it goes and at its end."""
 
-    def __init__(self, path: Path, *, json: bool) -> None:
-        self.skipped = 0
+    def __init__(self, path: Path, goes_on: str | None, *, json: bool) -> None:
+        self.goes_on = goes_on
+        self.skipped = self.replaced = 0
         self._path = path
         self._json = json
         self._documents: int | None = None
@@ -199,7 +266,8 @@ class _Run:
         if self._documents is None:
             hint = "nothing was added"
         else:
-            hint = f"{self._documents:,} documents are in {self._path}; the same command with --append goes on"
+            again = "the same command" if self.goes_on == "--upsert" else "the same command with --append"
+            hint = f"{self._documents:,} documents are in {self._path}; {again} goes on"
         if isinstance(error, KeyboardInterrupt):
             print(f"jv5kit: interrupted; {hint}", file=sys.stderr)
         elif self._added:
@@ -212,8 +280,11 @@ class _Run:
 
         settings = index.settings
         if self._json:
-            print(json_lines.dumps({"index": str(self._path), "documents": len(index), "skipped": self.skipped}))
+            facts = {"index": str(self._path), "documents": len(index), "skipped": self.skipped}
+            print(json_lines.dumps(facts | ({"replaced": self.replaced} if self.goes_on == "--upsert" else {})))
             return
+        if self.goes_on == "--upsert":
+            print(f"{self.replaced:,} documents were replaced", file=sys.stderr)
         if self.skipped:
             print(f"{self.skipped:,} documents were skipped", file=sys.stderr)
         print(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from jv5kit.types import Precision
+    from collections.abc import Sequence
+
+    from jv5kit.filters import Filter
+    from jv5kit.types import Precision, Rescore
 
 Model = Annotated[
     str | None,
@@ -18,6 +23,20 @@ Model = Annotated[
 ]
 Dim = Annotated[int | None, typer.Option("--dim", metavar="N", help="Keep the first N dimensions (default: all).")]
 Binary = Annotated[bool, typer.Option("--binary", help="Short for --precision ubinary.")]
+InIndex = Annotated[
+    Path | None,
+    typer.Option("--index", "-i", metavar="DIR", help="An index (default: the only *.jv5 in this folder)."),
+]
+AnIndex = Annotated[
+    Path | None,
+    typer.Argument(metavar="INDEX", help="An index (default: the only *.jv5 in this folder).", show_default=False),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where", metavar="EXPR", help="""Conditions on metadata: 'year >= 2020 and lang in ("en", "de")'."""
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no warnings.")]
@@ -28,8 +47,15 @@ Documents = Annotated[
 ]
 
 
-def wanted_precision(precision: str | None, *, binary: bool) -> Precision | None:
+def wanted_precision(
+    precision: str | None, *, binary: bool, known: Sequence[Precision] | None = None
+) -> Precision | None:
     """The precision that ``--precision`` and ``--binary`` ask for, None if neither does.
+
+    Args:
+        precision: the value of the option.
+        binary: whether the flag is there.
+        known: what may be asked for, by default everything that an index can have.
 
     Raises:
         InputError: they contradict each other, or the precision is not known.
@@ -41,9 +67,49 @@ def wanted_precision(precision: str | None, *, binary: bool) -> Precision | None
         raise InputError(f"--binary is --precision ubinary; it contradicts --precision {precision}")
     if binary:
         return "ubinary"
-    for known in PRECISIONS:
-        if precision == known:
-            return known
+    known = known or PRECISIONS
+    for name in known:
+        if precision == name:
+            return name
     if precision is not None:
-        raise InputError(f"--precision {precision} is not known; choose one of {', '.join(PRECISIONS)}")
+        raise InputError(f"--precision {precision} is not known; choose one of {', '.join(known)}")
+    return None
+
+
+def condition_of(where: str | None) -> Filter | None:
+    """The filter that ``--where`` asks for.
+
+    Raises:
+        InputError: it is none.
+    """
+    from jv5kit.errors import InputError
+    from jv5kit.where import parse_filter
+
+    if where is None:
+        return None
+    try:
+        return parse_filter(where)
+    except InputError as error:
+        raise InputError(f"--where: {error}") from None
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON, in what characters standard output has."""
+    print(json.dumps(value, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
+
+
+def wanted_rescore(rescore: str | None) -> Rescore | None:
+    """What ``--rescore`` asks for, None if it is not there.
+
+    Raises:
+        InputError: it is not known.
+    """
+    from jv5kit.errors import InputError
+    from jv5kit.types import RESCORES
+
+    for name in RESCORES:
+        if rescore == name:
+            return name
+    if rescore is not None:
+        raise InputError(f"--rescore {rescore} is not known; choose one of {', '.join(RESCORES)}")
     return None

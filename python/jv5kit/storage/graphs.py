@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import threading
@@ -87,17 +88,25 @@ class Graph:
             return self._loaded
 
 
+def hnswlib() -> Any:
+    """The library that graphs are made with.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module("hnswlib")
+    except ModuleNotFoundError:
+        raise MissingExtraError("approximate search needs hnswlib: pip install 'jv5kit[hnsw]'") from None
+
+
 def new_graph(dim: int) -> Any:
     """An empty graph for unit rows, whose distance is one minus the cosine.
 
     Raises:
         MissingExtraError: hnswlib is not installed.
     """
-    try:
-        import hnswlib
-    except ModuleNotFoundError:
-        raise MissingExtraError("approximate search needs hnswlib: pip install 'jv5kit[hnsw]'") from None
-    return hnswlib.Index("ip", dim)
+    return hnswlib().Index("ip", dim)
 
 
 def save_graph(path: Path, graph: Any) -> tuple[int, int]:

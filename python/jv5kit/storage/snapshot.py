@@ -83,6 +83,19 @@ class Snapshot:
                 numbers += segment.numbers(rows).tolist()
         return numbers
 
+    def has_its_graph(self) -> bool:
+        """Whether the index still has the graph of this state."""
+        return not self.catalog.is_gone() and self.catalog.state().graph == self.state.graph
+
+    def fields(self) -> dict[str, list[str]]:
+        """The fields of the metadata that can be filtered by, in order, each with the types of its values."""
+        kinds: dict[str, set[str]] = {}
+        for columns in (segment.columns for segment in self.segments):
+            for field in columns.fields:
+                column = columns.get(field)
+                kinds.setdefault(field, set()).update(column.kinds if column else ())
+        return {field: sorted(kinds[field]) for field in sorted(kinds)}
+
     def positions(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The positions of documents, numbered through over the segments; -1 for one that this state does not have."""
         positions = np.full(len(numbers), -1, np.int64)

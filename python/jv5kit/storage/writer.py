@@ -39,6 +39,9 @@ MAX_SEGMENT_ROWS = 1 << 20
 PURGED_TOGETHER = 10_000
 """Documents that one transaction purges."""
 
+FOUND_TOGETHER = 10_000
+"""Documents that are looked up at a time, which bounds the memory for them."""
+
 _SEGMENT_FILE = re.compile(r"\d{6,}\.(safetensors|tmp)")
 _FILE_BESIDE = re.compile(r"\d{6,}\.(hnsw|tmp)|rotation-[0-9a-f]{8}\.(safetensors|tmp)")
 
@@ -109,6 +112,20 @@ class Writer:
     def find(self, ids: Sequence[str]) -> dict[str, tuple[int, Document]]:
         """Row and document of each id that is in the index."""
         return self.snapshot().find(ids) if self._catalog and self._replaced is None else {}
+
+    def numbers_of(self, ids: Sequence[str], on_missing: Callable[[str], None] | None = None) -> list[int]:
+        """The number of each document that the index has; ``on_missing`` is called with each id that it has not."""
+        distinct = list(dict.fromkeys(ids))
+        numbers = []
+        for start in range(0, len(distinct), FOUND_TOGETHER):
+            part = distinct[start : start + FOUND_TOGETHER]
+            found = self.find(part)
+            for identifier in part:
+                if identifier in found:
+                    numbers.append(found[identifier][0])
+                elif on_missing is not None:
+                    on_missing(identifier)
+        return numbers
 
     def set_rotation(self, rotation: Rotation) -> None:
         """Give a new index, before its first commit, the rotation that its embeddings go through."""
