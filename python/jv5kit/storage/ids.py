@@ -44,13 +44,17 @@ def fences(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def candidates(segment: Segment, hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of a segment whose ids may be those of ``hashes``: positions in ``hashes``, and rows, side by side."""
     starts = segment.tensor("id_fences")
-    # Hashes that are equal may lie on both sides of a fence.
-    first = np.maximum(np.searchsorted(starts, hashes, "left").astype(np.int64) - 1, 0)
-    last = np.maximum(np.searchsorted(starts, hashes, "right").astype(np.int64) - 1, 0)
     if len(hashes) >= len(starts):
         stored = segment.tensor("ids")
-        low, high = np.searchsorted(stored, hashes, "left"), np.searchsorted(stored, hashes, "right")
+        low = np.searchsorted(stored, hashes, "left")
+        # Most ids of a build are new: the other end is looked for only where something is.
+        there = np.flatnonzero(stored[np.minimum(low, len(stored) - 1)] == hashes)
+        high = low.copy()
+        high[there] = np.searchsorted(stored, hashes[there], "right")
     else:
+        # Hashes that are equal may lie on both sides of a fence.
+        first = np.maximum(np.searchsorted(starts, hashes, "left").astype(np.int64) - 1, 0)
+        last = np.maximum(np.searchsorted(starts, hashes, "right").astype(np.int64) - 1, 0)
         low, high = np.empty(len(hashes), np.int64), np.empty(len(hashes), np.int64)
         for i, value in enumerate(hashes):
             begin, end = int(first[i]) * FENCE_IDS, min((int(last[i]) + 1) * FENCE_IDS, segment.rows)

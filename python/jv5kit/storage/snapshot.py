@@ -47,7 +47,8 @@ class Snapshot:
         Raises:
             ReplacedError: the index has another state by now, in which some are gone.
         """
-        hashes = id_hashes(ids)
+        # In order, so that one search goes on where the one before it ended: half the time in a large segment.
+        hashes = np.sort(id_hashes(ids))
         found = [np.empty(0, np.int64)]
         for segment, deletions in zip(self.segments, self.deletions, strict=True):
             _, rows = candidates(segment, hashes)
