@@ -4,8 +4,8 @@ Both sides run on one thread and are charged in CPU-seconds. Their answers must 
 ours is better instead, the name of the workload says by how much. The runs alternate, and the result is the median,
 over the pairs of runs, of the peer's time / ours: other work on the machine slows both sides. Rates are the best.
 
-FAISS picks the fastest of its builds for the processor. The rows of a tier come from a process of their own where FAISS
-is held to the like: `JV5KIT_SIMD=popcnt FAISS_OPT_LEVEL=generic python benches/compare.py --tier`.
+FAISS picks the fastest kernels that the processor has. The rows of a tier come from a process of their own, where FAISS
+is held to the like: `JV5KIT_SIMD=popcnt python benches/compare.py --tier`.
 """
 
 import json
@@ -42,8 +42,8 @@ Top {TOP_K}, one thread. 10⁹ comparisons (or values quantized) a CPU-second; r
 # The bits of each value of a byte in the opposite order.
 REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), axis=1, bitorder="little")[:, 0]
 
-# FAISS's wheel has builds for several processors: the one that is like a tier.
-FAISS_LEVELS = {"popcnt": {"FAISS_OPT_LEVEL": "generic"}, "avx2": {"FAISS_OPT_LEVEL": "avx2"}}
+# The level of FAISS that is like a tier: its kernels without AVX-512 count bits by POPCNT.
+FAISS_LEVELS = {"popcnt": "SIMDLevel_AVX2", "avx2": "SIMDLevel_AVX2"}
 
 LEAST_SECONDS = 0.05  # of CPU time a run, repeated if it takes less, so that reading the clock does not count
 
@@ -264,7 +264,7 @@ def forced_tier(tier: str, quick: bool) -> list[Result]:
     """The rows of a tier, from a process where both sides are held to it; none where the processor lacks it."""
     if tier not in _native.simd_tier()[2]:
         return []
-    environment = {**os.environ, "JV5KIT_SIMD": tier, **FAISS_LEVELS.get(tier, {})}
+    environment = {**os.environ, "JV5KIT_SIMD": tier}
     command = [sys.executable, __file__, "--tier", "--json", *(["--quick"] if quick else [])]
     printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout
     results = [Result(**result) for result in json.loads(printed)["results"]]
@@ -342,6 +342,9 @@ def main(
 ) -> None:
     """Compare the kernels with their peers on one thread: CPU-seconds, medians of paired runs."""
     faiss.omp_set_num_threads(1)
+    level = FAISS_LEVELS.get(_native.simd_tier()[0])
+    if tier and level is not None:
+        faiss.SIMDConfig.set_level(getattr(faiss, level))
     os.environ["JV5KIT_THREADS"] = "1"
     rows = 200_000 if quick else 1_000_000
     results = []
