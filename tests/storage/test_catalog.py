@@ -53,7 +53,8 @@ def test_what_was_committed_is_read(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("id", "c"), ("title", "other"), ("text", "firsT"), ("metadata", '{"a":1}'), ("checksum", 1)]
+    ("column", "value"),
+    [("id", "c"), ("title", "other"), ("title", b""), ("text", "firsT"), ("metadata", '{"a":1}'), ("checksum", 1)],
 )
 def test_a_changed_document_is_not_returned(folder: Path, column: str, value: object) -> None:
     change(folder, f"UPDATE documents SET {column} = ? WHERE row = 0", value)

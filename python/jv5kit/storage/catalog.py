@@ -324,7 +324,8 @@ class Catalog:
         return state
 
     def _verified(self, row: int, identifier: Any, title: Any, text: Any, metadata: Any, checksum: Any) -> Document:
-        strings = all(isinstance(value, str) for value in (identifier, title or "", text, metadata))
+        # A number is no title, not even 0.
+        strings = all(isinstance(value, str) for value in (identifier, "" if title is None else title, text, metadata))
         if strings and _checksum(row, identifier, title, text, metadata) == checksum:
             return Document(identifier, text, title, json.loads(metadata))
         raise IndexDamagedError.of(self.path, f"the document of row {row} does not match its checksum")
