@@ -87,6 +87,19 @@ def test_format_1_is_brought_to_the_present_one_by_its_next_writer(expected: Pat
         assert [hit["id"] for hit in new][: len(kept)] == kept
 
 
+@pytest.mark.parametrize("expected", sorted(GOLDEN.glob("*-1.json")), ids=lambda path: path.stem)
+def test_format_1_is_replaced_in_one_transaction(expected: Path, tmp_path: Path) -> None:
+    folder = tmp_path / expected.stem
+    shutil.copytree(expected.with_suffix(""), folder)
+    before = answers(folder)
+    documents = [{"id": "new", "text": "new"}, {"id": "bad"}]
+    with pytest.raises(InputError, match="'text' is missing"):
+        Index.build(folder, documents, embeddings=golden_embeddings()[:2], force=True)
+    assert answers(folder) == before
+    with Index.build(folder, documents[:1], embeddings=golden_embeddings()[:1], force=True) as index:
+        assert [hit.id for hit in index.search(golden_embeddings()[0])] == ["new"]
+
+
 def test_this_format_has_a_golden_copy() -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} >= {f"{precision}-{FORMAT}" for precision in PRECISIONS}
 

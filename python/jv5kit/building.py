@@ -293,4 +293,4 @@ def _sample(embeddings: Rows) -> NDArray[np.float32]:
 def _same(document: Document, stored: Document) -> bool:
     """Whether a document is the stored one, its metadata compared as JSON keeps it."""
     metadata = json.loads(metadata_json(document.metadata))
-    return replace(document, metadata=metadata) == stored
+    return replace(document, title=document.title or None, metadata=metadata) == stored

@@ -77,9 +77,9 @@ class Change:
 
 
 def record(row: int, document: Document, metadata: str) -> Record:
-    """A document, its metadata as JSON, as a row of the catalogue."""
+    """A document, its metadata as JSON, as a row of the catalogue; an empty title is none."""
     checksum = _checksum(row, document.id, document.title, document.text, metadata)
-    return (row, document.id, document.title, document.text, metadata, checksum)
+    return (row, document.id, document.title or None, document.text, metadata, checksum)
 
 
 class Catalog:
@@ -327,7 +327,7 @@ class Catalog:
         # A number is no title, not even 0.
         strings = all(isinstance(value, str) for value in (identifier, "" if title is None else title, text, metadata))
         if strings and _checksum(row, identifier, title, text, metadata) == checksum:
-            return Document(identifier, text, title, json.loads(metadata))
+            return Document(identifier, text, title or None, json.loads(metadata))
         raise IndexDamagedError.of(self.path, f"the document of row {row} does not match its checksum")
 
 

@@ -263,14 +263,14 @@ class Writer:
             return
         try:
             old = opened.state()
+            if opened.format == 1:
+                # What is replaced in one transaction has to have the tables of what replaces it.
+                old = upgrade.upgrade(self.folder, opened, old)
         except BaseException as error:
             opened.close()
             if isinstance(error, unsound):
                 return
             raise
-        if opened.format == 1:
-            opened.close()
-            return
         self._catalog = opened
         self._replaced = old.segments
         generation = old.settings.generation + 1
