@@ -87,7 +87,7 @@ pub(crate) struct Tile<'a> {
 impl Tile<'_> {
     /// Take the tile's code at `offset` if it is kept and among the nearest.
     #[inline(always)]
-    fn offer(&self, offset: usize, distance: u32, topk: &mut TopK) {
+    pub fn offer(&self, offset: usize, distance: u32, topk: &mut TopK) {
         if self.rows.keeps(offset) {
             topk.offer(distance, (self.first + self.rows.get(offset)) as u64);
         }

@@ -10,6 +10,7 @@
 //! * [`mod@quantize`] turns each row into sign bits, the same bits as `numpy.packbits(x > 0)`, and into int8 values;
 //! * [`hamming`] is the distance: a naive reference, and the scan of one query over a tile of packed codes, written once
 //!   over a small vector trait;
+//! * `matrix` is the same distance as a matrix product, for batches of queries on processors with a matrix unit;
 //! * [`topk`] selects the k smallest distances by counting, ties by row number;
 //! * [`parts`] numbers the rows of several pieces of memory, reads their masks, and spreads chunks of them over threads;
 //! * [`search`] cuts queries × codes into tiles that stay in cache, scans them and merges;
@@ -25,6 +26,8 @@ pub mod checksum;
 pub mod dot;
 pub mod hamming;
 pub mod int8_search;
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
+mod matrix;
 pub mod parts;
 pub mod quantize;
 pub mod rescore;

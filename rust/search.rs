@@ -5,8 +5,9 @@
 //! ([`crate::parts`]), and the merge by (distance, row) makes the result independent of who scanned what.
 
 use crate::hamming::{ROW_WORDS, Tile, code_words};
+use crate::matrix::Batch;
 use crate::parts::{Mask, TileRows, chunks, claim, for_each_tile, merge};
-use crate::simd::Tier;
+use crate::simd::{BatchScan, Tier};
 use crate::topk::{Hit, TopK};
 
 /// Queries that share one walk over the codes, at most: bounds the memory for their top-k.
@@ -120,6 +121,8 @@ struct Walk<'a> {
     bytes: usize,
     parts: &'a [Part<'a>],
     packed: Vec<u64>,
+    /// The queries once more, where the tier scans batches and there are enough of them.
+    batch: Option<(BatchScan, Batch)>,
     topk: Vec<TopK>,
     tile_rows: usize,
 }
@@ -127,10 +130,13 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn new(tier: &'a Tier, queries: &'a [u64], bytes: usize, parts: &'a [Part<'a>], k: usize) -> Self {
         let max_distance = 8 * bytes as u32;
-        let topk = queries.chunks(code_words(bytes)).map(|_| TopK::new(k, max_distance)).collect();
+        let words = code_words(bytes);
+        let topk: Vec<_> = queries.chunks(words).map(|_| TopK::new(k, max_distance)).collect();
+        let batch = tier.batch.filter(|batch| topk.len() >= batch.queries);
+        let batch = batch.map(|batch| (batch, Batch::new(queries, words)));
         let tile_rows = (TILE_BYTES / bytes).max(tier.lanes).next_multiple_of(tier.lanes);
-        let packed = vec![0; tile_rows * code_words(bytes) + CACHE_LINE / 8];
-        Self { tier, queries, bytes, parts, packed, topk, tile_rows }
+        let packed = vec![0; tile_rows * words + CACHE_LINE / 8];
+        Self { tier, queries, bytes, parts, packed, batch, topk, tile_rows }
     }
 
     /// Scan a tile of a part with every query, packed first where that pays.
@@ -153,6 +159,11 @@ impl<'a> Walk<'a> {
             }
         };
         let tile = Tile { words, packed, first, rows };
+        if let Some((batch, queries)) = &mut self.batch {
+            // SAFETY: as above; the words are those of the rows, in whole groups.
+            unsafe { (batch.scan)(queries, &tile, &mut self.topk) };
+            return;
+        }
         for (query, topk) in self.queries.chunks(code_words(bytes)).zip(&mut self.topk) {
             // SAFETY: as above; the words are those of the rows, in whole groups if packed.
             unsafe { (self.tier.scan)(query, &tile, topk) };
@@ -162,8 +173,9 @@ impl<'a> Walk<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CHUNK_ROWS, Codes, Hit, Part, search};
-    use crate::hamming::distance;
+    use super::{BatchScan, CHUNK_ROWS, Codes, Hit, Part, QUERIES_WORTH_PACKING, Tier, TileRows, search};
+    use crate::hamming::{self, distance};
+    use crate::matrix::{LANES, tests::scan_by_model};
     use crate::parts::Mask;
     use crate::simd::available_tiers;
     use proptest::prelude::*;
@@ -200,6 +212,15 @@ mod tests {
         bytes(rows.next_multiple_of(8), seed).chunks(8).map(bit).collect()
     }
 
+    /// A tier of packed tiles of eight lanes, scanned by the model of a matrix unit.
+    fn matrix_model() -> Tier {
+        unsafe fn pack(codes: &[u8], bytes: usize, rows: TileRows, out: &mut [u64]) {
+            hamming::pack(codes, bytes, rows, LANES, out);
+        }
+        let batch = Some(BatchScan { queries: QUERIES_WORTH_PACKING, scan: scan_by_model });
+        Tier { name: "matrix model", lanes: LANES, pack, batch, ..*available_tiers().next().unwrap() }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
@@ -229,15 +250,18 @@ mod tests {
             for tier in available_tiers() {
                 prop_assert_eq!(&search(tier, queries, &parts, k, 1), &expected, "tier {}", tier.name);
             }
+            if queries.len() >= QUERIES_WORTH_PACKING {
+                prop_assert_eq!(search(&matrix_model(), queries, &parts, k, 1), expected, "matrix model");
+            }
         }
     }
 
     #[test]
     fn every_code_length_on_every_tier() {
         for code_bytes in 1..=200 {
-            let (data, asked) = (bytes(1 + 700 * code_bytes, 3), bytes(5 * code_bytes, 4));
+            let (data, asked) = (bytes(1 + 700 * code_bytes, 3), bytes(70 * code_bytes, 4));
             let codes = Codes::new(&data[1..], code_bytes);
-            for count in [1, 5] {
+            for count in [1, 5, 70] {
                 let queries = Codes::new(&asked[..count * code_bytes], code_bytes);
                 let expected = naive(queries, codes, 9, |_| true);
                 for tier in available_tiers() {

@@ -37,6 +37,7 @@ pub(super) static TIER: Tier = Tier {
     lanes: 4,
     pack,
     scan,
+    batch: None,
 };
 
 // SAFETY: the methods are called only from `scan` below, which has their target features and runs only where detected.

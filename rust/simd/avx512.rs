@@ -32,6 +32,7 @@ pub(super) static TIER: Tier = Tier {
     lanes: 8,
     pack,
     scan,
+    batch: None,
 };
 
 // SAFETY: the methods are called only from `scan` below, which has their target features and runs only where detected.

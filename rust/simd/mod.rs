@@ -4,10 +4,14 @@
 //! processor has is detected once; `JV5KIT_SIMD` forces a tier by name, and a tier that is not there is an error, never a
 //! silent fall-back. To add a tier: a file that ends in a `pub(super) static TIER: Tier`, and its row in [`TIERS`].
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 #[cfg(target_arch = "x86_64")]
 mod popcnt;
 mod scalar;
@@ -18,6 +22,7 @@ use std::sync::OnceLock;
 
 use crate::dot;
 use crate::hamming::Tile;
+use crate::matrix::Batch;
 use crate::parts::TileRows;
 use crate::quantize::Ranges;
 use crate::topk::TopK;
@@ -34,6 +39,10 @@ static TIERS: &[&Tier] = &[
     &avx2::TIER,
     #[cfg(target_arch = "x86_64")]
     &avx512::TIER,
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    &amx::TIER,
+    #[cfg(target_arch = "aarch64")]
+    &neon::TIER,
 ];
 
 /// One instruction set and the kernels compiled for it.
@@ -66,6 +75,17 @@ pub struct Tier {
     pub(crate) pack: unsafe fn(&[u8], usize, TileRows, &mut [u64]),
     /// Scan a tile with one query: `(query words, tile, top-k)`, see [`crate::hamming::scan`].
     pub(crate) scan: unsafe fn(&[u64], &Tile, &mut TopK),
+    /// The scan of a tile with many queries at once, where the tier has one.
+    pub(crate) batch: Option<BatchScan>,
+}
+
+/// A scan that needs many queries to be the faster one.
+#[derive(Clone, Copy)]
+pub(crate) struct BatchScan {
+    /// Queries from which it is.
+    pub queries: usize,
+    /// Scan a packed tile of eight lanes: `(queries, tile, a top-k for each query)`, see [`crate::matrix::scan`].
+    pub scan: unsafe fn(&mut Batch, &Tile, &mut [TopK]),
 }
 
 /// The tier in use, and why.

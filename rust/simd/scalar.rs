@@ -36,6 +36,7 @@ pub(super) static TIER: Tier = Tier {
     lanes: 1,
     pack,
     scan,
+    batch: None,
 };
 
 // SAFETY: plain integer operations, on every processor.
