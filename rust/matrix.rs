@@ -57,6 +57,10 @@ pub(crate) unsafe trait MatrixUnit: Sized {
     unsafe fn store<const REGISTER: usize>(&self, dots: &mut Dots);
     /// The bits of a word, the lowest first, as ±1.
     unsafe fn signs(word: u64, values: &mut [i8; ROW_BYTES]);
+    /// The largest dot product of each query.
+    unsafe fn largest(dots: &Dots) -> [i32; SIDE];
+    /// One bit for each query whose dot product is above its bound.
+    unsafe fn above(dots: &[i32; SIDE], bounds: &[i32; SIDE]) -> u32;
 }
 
 /// The queries of a batch, expanded, and the memory for what they are multiplied with.
@@ -126,8 +130,8 @@ pub(crate) unsafe fn scan<U: MatrixUnit>(batch: &mut Batch, tile: &Tile, topk: &
                     multiply_one(&mut unit, codes, queries, &mut dots[0]);
                 }
                 for ((dots, bounds), topk) in dots.iter().zip(bounds).zip(topk.chunks_mut(SIDE)) {
-                    offer(&dots[0], bounds, words, tile, start, topk);
-                    offer(&dots[1], bounds, words, tile, start + SIDE, topk);
+                    offer::<U>(&dots[0], bounds, words, tile, start, topk);
+                    offer::<U>(&dots[1], bounds, words, tile, start + SIDE, topk);
                 }
             }
         }
@@ -213,33 +217,31 @@ unsafe fn multiply_one<U: MatrixUnit>(
 
 /// Offer the codes from `start` on to up to 16 queries, and raise the bounds of those that took one.
 #[inline(always)]
-fn offer(dots: &Dots, bounds: &mut [i32; SIDE], words: usize, tile: &Tile, start: usize, topk: &mut [TopK]) {
-    let mut nearest = dots.0[0];
-    for row in &dots.0[1..] {
-        for (nearest, &dot) in nearest.iter_mut().zip(row) {
-            *nearest = dot.max(*nearest);
+unsafe fn offer<U: MatrixUnit>(
+    dots: &Dots,
+    bounds: &mut [i32; SIDE],
+    words: usize,
+    tile: &Tile,
+    start: usize,
+    topk: &mut [TopK],
+) {
+    // SAFETY: as for `scan`.
+    unsafe {
+        if U::above(&U::largest(dots), bounds) == 0 {
+            return;
+        }
+        let rows = tile.rows.len().saturating_sub(start);
+        for (row, dots) in dots.0.iter().enumerate().take(rows) {
+            let mut queries = U::above(dots, bounds);
+            while queries != 0 {
+                let query = queries.trailing_zeros() as usize;
+                let distance = (64 * words) as i32 - dots[query];
+                tile.offer(start + row, distance as u32 / 2, &mut topk[query]);
+                bounds[query] = bound_of(&topk[query], words);
+                queries &= queries - 1;
+            }
         }
     }
-    if passing(&nearest, bounds) == 0 {
-        return;
-    }
-    let rows = tile.rows.len().saturating_sub(start);
-    for (row, dots) in dots.0.iter().enumerate().take(rows) {
-        let mut queries = passing(dots, bounds);
-        while queries != 0 {
-            let query = queries.trailing_zeros() as usize;
-            let distance = (64 * words) as i32 - dots[query];
-            tile.offer(start + row, distance as u32 / 2, &mut topk[query]);
-            bounds[query] = bound_of(&topk[query], words);
-            queries &= queries - 1;
-        }
-    }
-}
-
-/// One bit for each query whose dot product passes its bound.
-#[inline(always)]
-fn passing(dots: &[i32; SIDE], bounds: &[i32; SIDE]) -> u32 {
-    dots.iter().zip(bounds).enumerate().fold(0, |bits, (i, (dot, bound))| bits | u32::from(dot > bound) << i)
 }
 
 #[cfg(test)]
@@ -295,6 +297,14 @@ pub(crate) mod tests {
             for (i, value) in values.iter_mut().enumerate() {
                 *value = sign(word >> i);
             }
+        }
+
+        unsafe fn largest(dots: &Dots) -> [i32; 16] {
+            std::array::from_fn(|query| dots.0.iter().map(|row| row[query]).max().unwrap())
+        }
+
+        unsafe fn above(dots: &[i32; 16], bounds: &[i32; 16]) -> u32 {
+            (0..16).filter(|&query| dots[query] > bounds[query]).map(|query| 1 << query).sum()
         }
     }
 

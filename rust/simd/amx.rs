@@ -140,6 +140,30 @@ unsafe impl MatrixUnit for Tiles {
             _mm512_storeu_si512(values.as_mut_ptr().cast(), signs);
         }
     }
+
+    #[inline(always)]
+    unsafe fn largest(dots: &Dots) -> [i32; 16] {
+        // SAFETY: see the impl; each row of the results is a vector.
+        unsafe {
+            let mut largest = load(&dots.0[0]);
+            for row in &dots.0[1..] {
+                largest = _mm512_max_epi32(largest, load(row));
+            }
+            std::mem::transmute(largest)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn above(dots: &[i32; 16], bounds: &[i32; 16]) -> u32 {
+        // SAFETY: see the impl.
+        unsafe { u32::from(_mm512_cmpgt_epi32_mask(load(dots), load(bounds))) }
+    }
+}
+
+#[inline(always)]
+unsafe fn load(dots: &[i32; 16]) -> __m512i {
+    // SAFETY: the caller is compiled with AVX-512 F; the operand has 64 bytes.
+    unsafe { _mm512_loadu_si512(dots.as_ptr().cast()) }
 }
 
 impl Drop for Tiles {
