@@ -1,16 +1,18 @@
 //! The Hamming distance as a matrix product, for processors with a matrix unit and batches of queries that fill it.
 //!
-//! With its bits as ±1, the dot product of two codes is the number of bits that agree less the number that differ, so that
-//! distance = (bits - dot) / 2. A code is eight times as large this way, but a matrix unit multiplies 16 codes by 16 queries,
-//! 64 bits of each, in one instruction. Bits that fill up the last word are equal on both sides, and so count in `bits`.
+//! With its bits as ±1, the dot product of two codes is the number of bits that agree less the number that differ, so
+//! that distance = (bits - dot) / 2. A code is eight times as large this way, but a matrix unit multiplies 16 codes by
+//! 16 queries, 64 bits of each, in one instruction. Bits that fill up the last word are equal on both sides, and so
+//! count in `bits`.
 //!
-//! The queries of a batch are expanded once, in the order that the unit wants for the right-hand side of a product: in groups of
-//! 16, the values of a group interleaved by fours. They stay in the second-level cache, 32 KiB for 128 queries of 256 bits. Of
-//! the codes 32 at a time are expanded into the first-level cache, and multiplied with all queries before the next ones come.
+//! The queries of a batch are expanded once, in the order that the unit wants for the right-hand side of a product: in
+//! groups of 16, the values of a group interleaved by fours. They stay in the second-level cache, 32 KiB for 128
+//! queries of 256 bits. Of the codes 32 at a time are expanded into the first-level cache, and multiplied with all
+//! queries before the next ones come.
 //!
-//! A product gives 16 × 16 dot products, the queries side by side, so that one vector holds a code against 16 queries, and
-//! another their bounds, as the dot products that must be passed. The common case, no code passes any of them, costs the
-//! maximum over the 16 codes and one comparison.
+//! A product gives 16 × 16 dot products, the queries side by side, so that one vector holds a code against 16 queries,
+//! and another their bounds, as the dot products that must be passed. The common case, no code passes any of them,
+//! costs the maximum over the 16 codes and one comparison.
 //!
 //! [`scan`] is written once over [`MatrixUnit`]: a tier implements it by its instructions, the tests by plain loops.
 
@@ -42,8 +44,8 @@ pub(crate) struct Dots(pub [[i32; SIDE]; SIDE]);
 /// A matrix unit with eight tile registers, and the few operations that the scan needs.
 ///
 /// # Safety
-/// Implementations may use instructions that not every processor has; their methods may be called only where the tier was
-/// detected, from a function compiled with its target features.
+/// Implementations may use instructions that not every processor has; their methods may be called only where the tier
+/// was detected, from a function compiled with its target features.
 pub(crate) unsafe trait MatrixUnit: Sized {
     /// Take the unit into use, every register as 16 rows of 64 bytes; dropping the value gives it back.
     unsafe fn start() -> Self;
@@ -85,9 +87,7 @@ impl Batch {
             let column = query % SIDE * 4;
             for (panel, &word) in panels[query / SIDE * words..].iter_mut().zip(code) {
                 for (k, row) in panel.0.iter_mut().enumerate() {
-                    for i in 0..4 {
-                        row[column + i] = sign(word >> (4 * k + i));
-                    }
+                    row[column..column + 4].copy_from_slice(&[0, 1, 2, 3].map(|i| sign(word >> (4 * k + i))));
                 }
             }
         }
@@ -105,8 +105,8 @@ fn sign(word: u64) -> i8 {
 /// Offer to the top-k of each query of the batch every row of the tile that is nearer than its bound.
 ///
 /// # Safety
-/// The processor must have the instructions of `U`. The tile must be packed for eight lanes and readable for its rows, rounded up
-/// to whole groups.
+/// The processor must have the instructions of `U`. The tile must be packed for eight lanes and readable for its rows,
+/// rounded up to whole groups.
 #[inline(always)]
 pub(crate) unsafe fn scan<U: MatrixUnit>(batch: &mut Batch, tile: &Tile, topk: &mut [TopK]) {
     debug_assert!(tile.packed, "the tile is not packed");
@@ -320,8 +320,8 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn equals_the_naive_distances(
-            bytes in 1usize..=70, queries in 1usize..=40, tiles in prop::collection::vec(0usize..150, 1..3), k in 1usize..20,
-            seed: u64,
+            bytes in 1usize..=70, queries in 1usize..=40, tiles in prop::collection::vec(0usize..150, 1..3),
+            k in 1usize..20, seed: u64,
         ) {
             let rows: usize = tiles.iter().sum();
             let mut state = seed;
@@ -350,7 +350,8 @@ pub(crate) mod tests {
                 start += len;
             }
             for (query, topk) in asked.chunks(bytes).zip(topk) {
-                let mut expected: Vec<_> = codes.chunks(bytes).zip(7..).map(|(code, row)| Hit { distance: distance(query, code), row }).collect();
+                let hit = |(code, row)| Hit { distance: distance(query, code), row };
+                let mut expected: Vec<_> = codes.chunks(bytes).zip(7..).map(hit).collect();
                 expected.sort();
                 expected.truncate(k);
                 prop_assert_eq!(topk.into_sorted(), expected);

@@ -1,8 +1,9 @@
 //! AMX-INT8: a matrix unit for batches of queries, Intel since Sapphire Rapids; all else as AVX-512 has it.
 //!
-//! The instructions are inline assembly until Rust has stable functions for them. Linux saves the tile registers, 8 KiB, only for
-//! processes that asked for leave to use them; threads of the process share it. Between [`MatrixUnit::start`] and the end of a
-//! scan nothing else touches the registers: compiled code never does, and a switch to another thread saves them.
+//! The instructions are inline assembly until Rust has stable functions for them. Linux saves the tile registers, 8
+//! KiB, only for processes that asked for leave to use them; threads of the process share it. Between
+//! [`MatrixUnit::start`] and the end of a scan nothing else touches the registers: compiled code never does, and a
+//! switch to another thread saves them.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -16,9 +17,12 @@ pub(super) static TIER: Tier = Tier {
     name: "amx",
     needs: "AMX-INT8, AVX-512 F, BW and VPOPCNTDQ, and Linux 5.16",
     available: || (avx512::TIER.available)() && has_instructions() && may_use_tiles(),
-    batch: Some(BatchScan { queries: 64, scan }),
+    batch: Some(BatchScan { queries: QUERIES, scan }),
     ..avx512::TIER
 };
+
+/// Queries from which a product is faster than vectors: those of four registers.
+const QUERIES: usize = 64;
 
 /// Bits of EDX in leaf 7 of CPUID: AMX-TILE and AMX-INT8.
 const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;

@@ -1,4 +1,5 @@
-//! NEON, on every 64-bit Arm processor: two codes at a time. All but the scan is plain loops, which the baseline makes NEON of.
+//! NEON, on every 64-bit Arm processor: two codes at a time. All but the scan is plain loops, which the baseline makes
+//! NEON of.
 
 use std::arch::aarch64::*;
 
