@@ -155,7 +155,7 @@ def answer(snapshot: Snapshot, queries: Queries, how: How) -> list[tuple[list[fl
     settings, top_k, hybrid, stages = snapshot.state.settings, how.top_k, how.hybrid, how.stages
     if hybrid and not settings.lexical:
         raise InputError("the index has no lexical index to search with; build it with --lexical (lexical=True)")
-    if hybrid and queries.texts is None:
+    if hybrid and len(queries) and queries.texts is None:
         raise InputError("hybrid search needs the words of a query: give texts, not embeddings")
     if not snapshot.segments or not len(queries):
         return [([], [])] * len(queries)

@@ -249,6 +249,8 @@ class Catalog:
     def shrink(self) -> None:
         """Give the space of purged documents back to the disk, and wipe their texts."""
         with self._lock, self.damage():
+            if self._settings().lexical:
+                lexical.wipe(self._connection)
             self.execute_script("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
 
     def problems(self, *, words: bool) -> list[str]:
