@@ -1,23 +1,116 @@
+"""Hybrid search, against the formula written out."""
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from jv5kit import Index
-from jv5kit.hybrid import fuse
+from jv5kit import Encoder, Index
+from jv5kit.errors import InputError
+from jv5kit.hybrid import DEPTH, RANK_OFFSET, fuse
 from jv5kit.storage.catalog import Catalog
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from jv5kit.types import Precision, Rescore
 
-def test_fusion_by_reciprocal_ranks() -> None:
-    # 1 is second in both; 0 and 2 are first and third, which is a little more: 1/61 + 1/63 > 2/62.
-    assert fuse([np.array([0, 1, 2]), np.array([2, 1, 0])], 3).tolist() == [0, 2, 1]
-    assert fuse([np.array([5]), np.array([7, 5])], 10).tolist() == [5, 7]
-    assert fuse([np.empty(0, np.int64), np.array([3])], 1).tolist() == [3]
+ANIMALS = ["penguin", "bird", "sea", "ice", "cold", "warm"]
+
+
+def documents(count: int) -> list[Mapping[str, Any]]:
+    generator = np.random.default_rng(0)
+    return [
+        {"id": str(i), "text": " ".join(generator.choice(ANIMALS, 5)), "title": ANIMALS[i % 6], "n": i}
+        for i in range(count)
+    ]
+
+
+def fused(rankings: list[list[str]], numbers: dict[str, int]) -> list[str]:
+    """Reciprocal rank fusion, as the paper has it."""
+    sums: dict[str, float] = {}
+    for ranking in rankings:
+        for rank, identifier in enumerate(ranking, 1):
+            sums[identifier] = sums.get(identifier, 0) + 1 / (RANK_OFFSET + rank)
+    return sorted(sums, key=lambda identifier: (-round(sums[identifier], 12), numbers[identifier]))
+
+
+KINDS: list[tuple[Precision, Rescore | None]] = [
+    ("float32", None),
+    ("int8", None),
+    ("ubinary", None),
+    ("ubinary", "codes"),
+    ("ubinary", "none"),
+]
+
+
+@pytest.mark.parametrize(("precision", "rescore"), KINDS)
+def test_the_order_is_that_of_the_fusion(
+    tmp_path: Path, encoder: Encoder, precision: Precision, rescore: Rescore | None
+) -> None:
+    path = tmp_path / "x.jv5"
+    index = Index.build(path, documents(300), encoder, precision=precision, rescore=rescore, lexical=True)
+    index.delete(filter="n < 20")
+    numbers = {str(i): i for i in range(300)}
+    query = 'cold penguin (or NOT "ice"* AND sea:^bird)'
+    for condition, kept in ((None, range(20, 300)), ("n >= 150", range(150, 300))):
+        plain = index.search(query, 300, filter=condition, oversample=10)
+        scores = {hit.id: hit.score for hit in plain}
+        assert len(plain) == len(kept)
+        words = [str(row) for row in Catalog(path).lexical_rows(query) if row in kept]
+        for top_k in (1, 10, 120):
+            depth = max(top_k, DEPTH)
+            nearest = [hit.id for hit in index.search(query, depth, filter=condition, oversample=10)]
+            stages: dict[str, float] = {}
+            hits = index.search(query, top_k, filter=condition, hybrid=True, oversample=10, stages=stages)
+            assert [hit.id for hit in hits] == fused([nearest, words[:depth]], numbers)[:top_k]
+            assert np.allclose([hit.score for hit in hits], [scores[hit.id] for hit in hits], atol=1e-6)
+            assert {"encode", "filter", "scan", "lexical", "documents"} <= stages.keys()
+    both = index.search([query, "sea"], 5, hybrid=True)
+    alone = [index.search(query, 5, hybrid=True), index.search("sea", 5, hybrid=True)]
+    assert [[hit.id for hit in hits] for hits in both] == [[hit.id for hit in hits] for hits in alone]
+
+
+def test_words_are_found_that_no_embedding_tells(tmp_path: Path, encoder: Encoder) -> None:
+    many: list[Mapping[str, Any]] = [*documents(500), {"id": "x", "text": "ice ice ice zanzibar"}]
+    index = Index.build(tmp_path / "x.jv5", many, encoder, lexical=True)
+    assert "x" in [hit.id for hit in index.search("Zanzibar!", 3, hybrid=True)]
+    index.delete(["x"])
+    assert "x" not in [hit.id for hit in index.search("zanzibar", 3, hybrid=True)]
+    index.upsert([{"id": "4", "text": "the warm sea of zanzibar"}])
+    assert "4" in [hit.id for hit in index.search("zanzibar", 3, hybrid=True)]
+    index.compact()
+    assert "4" in [hit.id for hit in index.search("zanzibar", 3, hybrid=True)]
+
+
+def test_any_text_is_a_query(tmp_path: Path, encoder: Encoder) -> None:
+    index = Index.build(tmp_path / "x.jv5", documents(50), encoder, lexical=True)
+    for query in ("", "?!", "_", '"', "NEAR(ice)", "漢字 ice", "a'b", "ice " * 20, "x\0ice", "٣ ice", "\ud800 ice"[1:]):
+        assert len(index.search(query, 5, hybrid=True)) == 5, query
+    words = " ".join(f"w{i}" for i in range(5000))
+    assert len(index.search(f"{words} ice", 5, hybrid=True)) == 5
+
+
+def test_what_hybrid_search_needs(tmp_path: Path, encoder: Encoder) -> None:
+    index = Index.build(tmp_path / "x.jv5", documents(5), encoder)
+    with pytest.raises(InputError, match=re.escape("build it with --lexical (lexical=True)")):
+        index.search("ice", hybrid=True)
+    index = Index.build(tmp_path / "y.jv5", documents(5), encoder, lexical=True)
+    with pytest.raises(InputError, match="needs the words of the queries"):
+        index.search(np.ones(64), hybrid=True)
+    assert index.search([], hybrid=True) == []
+
+
+def test_fusion_counts_ranks_alone() -> None:
+    first, second = np.array([5, 3, 9]), np.array([9, 5, 1])
+    assert fuse([first, second], 10).tolist() == [5, 9, 3, 1]
+    assert fuse([first, second], 2).tolist() == [5, 9]
+    assert fuse([np.array([2, 1]), np.array([1, 2])], 5).tolist() == [1, 2], "equal sums by row"
+    assert fuse([np.array([], np.int64)] * 2, 5).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -25,6 +118,18 @@ def test_fusion_by_reciprocal_ranks() -> None:
     [("To be", [0]), ("?!", []), ('" OR bee*', [1]), ("NEAR NOT bees", [1]), ("is BEE'S", [1])],
 )
 def test_words_that_are_none_or_operators(tmp_path: Path, query: str, rows: list[int]) -> None:
-    documents = [{"text": "to be or not to be"}, {"text": "a bee"}]
-    Index.build(tmp_path / "x.jv5", documents, embeddings=np.eye(2, 8), lexical=True).close()
+    two = [{"text": "to be or not to be"}, {"text": "a bee"}]
+    Index.build(tmp_path / "x.jv5", two, embeddings=np.eye(2, 8), lexical=True).close()
     assert list(Catalog(tmp_path / "x.jv5").lexical_rows(query)) == rows
+
+
+def test_words_beside_embeddings(tmp_path: Path) -> None:
+    embeddings = np.eye(8)
+    index = Index.build(tmp_path / "x.jv5", documents(8), embeddings=embeddings, lexical=True)
+    first, second = index.search(embeddings[:2], 8, hybrid=True, words=["penguin", "the ice"])
+    assert index.search(embeddings[0], 8, hybrid=True, words="penguin") == first
+    assert {hit.id for hit in first} == {hit.id for hit in second} == {str(i) for i in range(8)}
+    with pytest.raises(InputError, match="words for 1 queries, but 2 embeddings"):
+        index.search(embeddings[:2], hybrid=True, words="penguin")
+    with pytest.raises(InputError, match="give texts, or words= beside embeddings"):
+        index.search(embeddings[0], hybrid=True)

@@ -19,7 +19,7 @@ LAYERS = [
     {"storage"},
     {"hybrid", "scan"},
     {"graph"},
-    {"querying"},
+    {"exporting", "querying"},
     {"pretrained"},
     {"modeling"},
     {"encoder"},

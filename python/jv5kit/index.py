@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from jv5kit import building, graph
+from jv5kit import building, exporting, graph, querying
 from jv5kit.embeddings import whole_number
 from jv5kit.errors import InputError
 from jv5kit.index_model import IndexModel
-from jv5kit.querying import answer, hits_of, queries_of, warn_of_unknown
-from jv5kit.scan import Stage
-from jv5kit.sources import source_of
+from jv5kit.querying import How
+from jv5kit.sources import id_list, source_of
 from jv5kit.storage.catalog import Catalog, ReplacedError
 from jv5kit.storage.folder import check_free
 from jv5kit.storage.snapshot import open_snapshot
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
     from jv5kit.building import Added, AddOptions
     from jv5kit.encoder import Encoder
@@ -34,6 +32,8 @@ if TYPE_CHECKING:
     from jv5kit.storage.snapshot import Snapshot
     from jv5kit.storage.state import Settings
     from jv5kit.types import Document, Hit, Precision, Rescore
+
+T = TypeVar("T")
 
 
 class Index:
@@ -178,14 +178,9 @@ class Index:
             InputError: ``ids`` is a single string.
             IndexDamagedError: the index is not what was written.
         """
-        wanted = _as_ids(ids)
-        while True:
-            snapshot = self._snapshot
-            try:
-                found = snapshot.find(wanted)
-                return [found[identifier][1] if identifier in found else None for identifier in wanted]
-            except ReplacedError:
-                self._reopen(snapshot)
+        wanted = id_list(ids)
+        found = self._ask(lambda snapshot: snapshot.find(wanted))
+        return [found[identifier][1] if identifier in found else None for identifier in wanted]
 
     def delete(
         self,
@@ -213,7 +208,7 @@ class Index:
             if condition is not None:
                 numbers = writer.snapshot().matching(condition)
             else:
-                numbers = writer.numbers_of(_as_ids(ids or ()), on_missing)
+                numbers = writer.numbers_of(id_list(ids or ()), on_missing)
             if numbers:
                 writer.commit([], {}, numbers)
         return len(numbers)
@@ -233,6 +228,29 @@ class Index:
             before = writer.state.segments
             writer.compact(on_segment)
             graph.grow(writer, anew=writer.state.segments != before)
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        faiss: bool = False,
+        force: bool = False,
+        on_rows: Callable[[int], None] | None = None,
+    ) -> list[Path]:
+        """Write the rows of the documents, and their ids in that order, as files for other programs; returns those.
+
+        Args:
+            folder: for ``codes.npy``, ``rows.npy`` and ``scales.npy``, or ``embeddings.npy``, as the index has them;
+                ``ids.jsonl``, a JSON string a line; ``rotation.npy``, if queries are multiplied with one.
+            faiss: write ``index.faiss`` too: codes for Hamming distance, or float32 rows for inner products.
+            force: replace an export that is there.
+            on_rows: called with the number of rows that each step wrote.
+
+        Raises:
+            InputError: the folder has such files, or cannot be written.
+            MissingExtraError: FAISS is not installed.
+        """
+        return exporting.export(self._snapshot, Path(folder), faiss=faiss, force=force, on_rows=on_rows)
 
     @contextmanager
     def _writer(self) -> Iterator[Writer]:
@@ -332,31 +350,17 @@ class Index:
             if value < 1:
                 raise InputError(f"{name}={value}; it must be at least 1")
         condition = None if filter is None else parse_filter(filter)
-        stages = {} if stages is None else stages
+        how = How(top_k, condition, oversample, hybrid, words, {} if stages is None else stages)
+        return self._ask(lambda snapshot: querying.search(snapshot, queries, self._model.encode_queries, how))
+
+    def _ask(self, question: Callable[[Snapshot], T]) -> T:
+        """Ask the state that is open; where documents that it has are gone by now, ask the newest one."""
         while True:
             snapshot = self._snapshot
-            with Stage(stages, "encode"):
-                asked = queries_of(queries, words, snapshot.state.settings, snapshot.rotation, self._encode)
-            found = answer(
-                snapshot, asked, top_k, condition=condition, oversample=oversample, hybrid=hybrid, stages=stages
-            )
             try:
-                with Stage(stages, "documents"):
-                    wanted = sorted({number for _, numbers in found for number in numbers})
-                    documents = snapshot.catalog.documents(wanted, snapshot.state)
-                break
+                return question(snapshot)
             except ReplacedError:
-                # Some of those documents are gone by now.
                 self._reopen(snapshot)
-        if condition is not None and not wanted:
-            warn_of_unknown(condition, snapshot)
-        results = hits_of(found, documents)
-        return results[0] if asked.single else results
-
-    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Queries as the model of the index has them."""
-        settings = self.settings
-        return self._model.encoder(settings).encode(texts, prompt=settings.query_prompt, normalize_embeddings=False)
 
     def refresh(self) -> bool:
         """Take up the newest state, if there is a new one; returns whether there was."""
@@ -392,12 +396,3 @@ class Index:
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
-
-
-def _as_ids(ids: Sequence[str]) -> list[str]:
-    if isinstance(ids, str):
-        raise InputError(f"ids is the string {ids!r}; give a list of ids")
-    wrong = next((identifier for identifier in ids if not isinstance(identifier, str)), None)
-    if wrong is not None:
-        raise InputError(f"the id {wrong!r} is no string; ids are strings, also where they are numbers")
-    return list(ids)

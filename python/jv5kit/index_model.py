@@ -9,7 +9,11 @@ from jv5kit.errors import InputError, ModelNotFoundError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from jv5kit.storage.state import Settings
 
@@ -33,6 +37,10 @@ class IndexModel:
         if loaded is None or loaded[0] != settings.fingerprint:
             loaded = self._loaded = self._load(settings, settings.model)
         return loaded[1]
+
+    def encode_queries(self, settings: Settings, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Queries as the model of the index has them, not yet at unit length."""
+        return self.encoder(settings).encode(texts, prompt=settings.query_prompt, normalize_embeddings=False)
 
     def use(self, settings: Settings, model: Encoder | str | os.PathLike[str]) -> None:
         """Say where the model is now: an encoder, a folder or a hub id.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -44,7 +45,41 @@ class SearchOptions(TypedDict, total=False):
     stages: dict[str, float] | None
 
 
-def hits_of(found: Sequence[tuple[list[float], list[int]]], documents: Mapping[int, Document]) -> list[list[Hit]]:
+@dataclass(frozen=True, slots=True)
+class How:
+    """How queries are to be answered; :meth:`jv5kit.Index.search` explains it."""
+
+    top_k: int
+    condition: Filter | None
+    oversample: int
+    hybrid: bool
+    words: str | Sequence[str] | None
+    stages: dict[str, float]
+
+
+def search(
+    snapshot: Snapshot, given: Any, encode: Callable[[Settings, Sequence[str]], NDArray[np.float32]], how: How
+) -> list[Hit] | list[list[Hit]]:
+    """The hits of one query, or a list of them for each of several.
+
+    Raises:
+        InputError: a query or a filter does not fit the index.
+        ReplacedError: documents that were found are gone: the index has another state by now.
+    """
+    settings = snapshot.state.settings
+    with Stage(how.stages, "encode"):
+        queries = queries_of(given, how.words, settings, snapshot.rotation, partial(encode, settings))
+    found = answer(snapshot, queries, how)
+    with Stage(how.stages, "documents"):
+        wanted = sorted({number for _, numbers in found for number in numbers})
+        documents = snapshot.catalog.documents(wanted, snapshot.state)
+    if how.condition is not None and not wanted:
+        _warn_of_unknown(how.condition, snapshot)
+    hits = _hits(found, documents)
+    return hits[0] if queries.single else hits
+
+
+def _hits(found: Sequence[tuple[list[float], list[int]]], documents: Mapping[int, Document]) -> list[list[Hit]]:
     """The hits of each query: its scores and document numbers with the documents."""
     results = []
     for scores, numbers in found:
@@ -53,7 +88,7 @@ def hits_of(found: Sequence[tuple[list[float], list[int]]], documents: Mapping[i
     return results
 
 
-def warn_of_unknown(condition: Filter, snapshot: Snapshot) -> None:
+def _warn_of_unknown(condition: Filter, snapshot: Snapshot) -> None:
     """Nothing was found by a filter: say so if that is because no document has a field."""
     known = snapshot.fields()
     for field in sorted(condition.fields - known.keys()):
@@ -121,35 +156,26 @@ def queries_of(
     return Queries(single, truncate_embeddings(embeddings, settings.dim), texts=texts)
 
 
-def answer(
-    snapshot: Snapshot,
-    queries: Queries,
-    top_k: int,
-    *,
-    condition: Filter | None,
-    oversample: int,
-    hybrid: bool,
-    stages: dict[str, float],
-) -> list[tuple[list[float], list[int]]]:
+def answer(snapshot: Snapshot, queries: Queries, how: How) -> list[tuple[list[float], list[int]]]:
     """For each query the scores and the document numbers of the best rows, best first."""
-    settings = snapshot.state.settings
+    settings, top_k, hybrid, stages = snapshot.state.settings, how.top_k, how.hybrid, how.stages
     if hybrid and not settings.lexical:
         raise InputError("the index has no lexical index to search with; build it with --lexical (lexical=True)")
-    if hybrid and queries.texts is None:
+    if hybrid and len(queries) and queries.texts is None:
         raise InputError("hybrid search needs the words of the queries: give texts, or words= beside embeddings")
-    if queries.texts is not None and len(queries.texts) != len(queries):
+    if hybrid and queries.texts is not None and len(queries.texts) != len(queries):
         raise InputError(f"there are words for {len(queries.texts)} queries, but {len(queries)} embeddings")
     if not snapshot.segments or not len(queries):
         return [([], [])] * len(queries)
     with Stage(stages, "filter"):
-        rows = Rows(settings, snapshot.segments, snapshot.masks(condition))
+        rows = Rows(settings, snapshot.segments, snapshot.masks(how.condition))
     depth = max(top_k, DEPTH) if hybrid else top_k
     if queries.codes is not None:
         scores, numbers = scan_codes(rows, queries.codes, top_k, stages)
     elif settings.hnsw:
         scores, numbers = graph.search(snapshot, rows, queries.embeddings, depth, stages)
     else:
-        scores, numbers = scan(rows, queries.embeddings, depth, oversample, stages)
+        scores, numbers = scan(rows, queries.embeddings, depth, how.oversample, stages)
     if not hybrid:
         return list(zip(scores.tolist(), numbers.tolist(), strict=True))
     return [

@@ -113,6 +113,20 @@ def source_of(
     return Source(documents, None, rows, ids)
 
 
+def id_list(ids: Sequence[str]) -> list[str]:
+    """Ids to look up.
+
+    Raises:
+        InputError: it is a single string, or something in it is none.
+    """
+    if isinstance(ids, str):
+        raise InputError(f"ids is the string {ids!r}; give a list of ids")
+    wrong = next((identifier for identifier in ids if not isinstance(identifier, str)), None)
+    if wrong is not None:
+        raise InputError(f"the id {wrong!r} is no string; ids are strings, also where they are numbers")
+    return list(ids)
+
+
 Batch = tuple[int, list[Document], "NDArray[Any] | None"]
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from jv5kit.cli import compact, delete, encode, get, index, info, search
+from jv5kit.cli import compact, delete, encode, export, get, index, info, search
 from jv5kit.errors import InputError, Jv5kitError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command()(search.search)
 app.command()(get.get)
 app.command()(delete.delete)
 app.command()(compact.compact)
+app.command()(export.export)
 app.command()(encode.encode)
 app.command()(info.info)
 

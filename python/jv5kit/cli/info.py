@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_lines
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,17 +15,65 @@ from jv5kit.cli.options import Json, Model
 
 def info(
     index: Annotated[Path | None, typer.Argument(metavar="INDEX", help="An index.", show_default=False)] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every byte of the index, and that its parts belong together.")
+    ] = False,
     model: Model = None,
     json: Json = False,
 ) -> None:
-    """Say what is installed, which kernels run on this machine and why, and what an index holds."""
-    facts = _machine(model) | (_index(index) if index is not None else {})
+    """Say what is installed, which kernels run on this machine and why, and what an index holds.
+
+    With --verify, say what is damaged on standard error; the exit status is then 1.
+    """
+    from jv5kit.errors import InputError
+
+    if verify and index is None:
+        raise InputError("--verify checks an index: name one")
+    facts = _machine(model)
+    problems = _problems(index, json=json) if verify and index is not None else []
+    if problems:
+        facts |= {"index": str(index), "damaged": problems}
+    elif index is not None:
+        facts |= _index(index) | ({"verified": "every block, document and id"} if verify else {})
+    for problem in problems:
+        print(f"jv5kit: {problem}", file=sys.stderr)
     if json:
         print(json_lines.dumps(facts))
-        return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:{width}}  {value:,}" if isinstance(value, int) else f"{name:{width}}  {value}")
+    else:
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            print(f"{name:{width}}  {_shown(value)}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _problems(index: Path, *, json: bool) -> list[str]:
+    from jv5kit.errors import InputError, Jv5kitError
+    from jv5kit.index import Index
+    from jv5kit.progress import ProgressBar
+    from jv5kit.storage.verify import verify
+
+    def documents() -> int | None:
+        try:
+            with Index.open(index) as opened:
+                return len(opened)
+        except Jv5kitError as error:
+            if isinstance(error, InputError):
+                raise
+            return None
+
+    with ProgressBar("Verifying", documents, "documents", show=False if json else None) as progress:
+        return verify(index, progress)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} ({' and '.join(kinds)})" for name, kinds in value.items()) or "none"
+    return f"{len(value):,} problems" if isinstance(value, list) else str(value)
 
 
 def _machine(model: str | None) -> dict[str, Any]:
@@ -70,9 +119,15 @@ def _index(path: Path) -> dict[str, Any]:
             "precision": settings.precision,
             "dim": settings.dim,
             "source_dim": settings.source_dim,
+            "rescore": settings.rescore,
+            "rotated": settings.rotation is not None,
+            "lexical": settings.lexical,
+            "hnsw": settings.hnsw,
             "index_model": settings.model or "none: the embeddings were given",
             "index_fingerprint": settings.fingerprint or "none",
+            "fields": index.fields,
             "segments": index.segment_count,
+            "deleted": index.deleted_count,
             "bytes": bytes_on_disk(index),
             "bytes_a_document": round(bytes_a_document(index), 1),
         }

@@ -209,6 +209,8 @@ class Catalog:
 
     def dead(self) -> list[int]:
         """Rows whose documents are deleted, but not yet purged."""
+        if self.format == 1:
+            return []
         with self._lock, self.damage():
             return [row for (row,) in self._connection.execute("SELECT row FROM dead ORDER BY row")]
 
@@ -262,15 +264,20 @@ class Catalog:
     def shrink(self) -> None:
         """Give the space of purged documents back to the disk, and wipe their texts."""
         with self._lock, self.damage():
+            if self._settings().lexical:
+                lexical.wipe(self._connection)
             self.execute_script("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def problems(self) -> list[str]:
-        """What SQLite's own check of the file, and of the lexical index, finds wrong."""
+    def problems(self, *, words: bool) -> list[str]:
+        """What SQLite's own check of the file, and of the lexical index if that is asked for, finds wrong.
+
+        The latter takes a connection that may write.
+        """
         with self._lock, self.damage():
             found = [text for (text,) in self._connection.execute("PRAGMA integrity_check(10)") if text != "ok"]
-            if self._settings().lexical:
+            if words and self._settings().lexical:
                 found += lexical.problems(self._connection)
-        return found
+        return [f"{self.path}: {problem}" for problem in found]
 
     @contextmanager
     def damage(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The folder of an index: what may be in it, when it may be made, and what the disk says."""
+"""The folder of an index: what may be in it, when it may be made, what is swept from it, and what the disk says."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING
 
 from jv5kit.errors import IndexExistsError, InputError, Jv5kitError
 from jv5kit.storage.catalog import FILE, Catalog
-from jv5kit.storage.graphs import GRAPHS
+from jv5kit.storage.graphs import GRAPHS, GraphRecord
+from jv5kit.storage.rotations import rotation_file
 from jv5kit.storage.snapshot import SEGMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from jv5kit.storage.state import State
+
 _OUR_FILES = re.compile(
     rf"lock|head|{SEGMENTS}|{GRAPHS}|rotation-[0-9a-f]{{8}}\.(safetensors|tmp)|{re.escape(FILE)}(\.tmp)?(-wal|-shm|-journal)?"
 )
+
+_SEGMENT_FILE = re.compile(r"\d{6,}\.(safetensors|tmp)")
+_FILE_BESIDE = re.compile(r"\d{6,}\.(hnsw|tmp)|rotation-[0-9a-f]{8}\.(safetensors|tmp)")
 
 
 def check_free(folder: Path, *, force: bool) -> None:
@@ -62,3 +68,21 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sweep(folder: Path, state: State) -> None:
+    """Remove what no transaction named: a writer died between naming a file and registering it."""
+    known = {entry.file_name for entry in state.segments}
+    for path in (folder / SEGMENTS).glob("*"):
+        if path.name not in known and _SEGMENT_FILE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    sweep_beside(folder, state)
+
+
+def sweep_beside(folder: Path, state: State) -> None:
+    """Remove graphs and rotations that are not those of a state."""
+    record, rotation = GraphRecord.of(state.graph), state.settings.rotation
+    known = {record.file_name if record else None, rotation_file(rotation) if rotation is not None else None}
+    for path in (*(folder / GRAPHS).glob("*"), *folder.glob("rotation-*")):
+        if path.name not in known and _FILE_BESIDE.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -75,14 +75,7 @@ class Graph:
         """
         with self._lock:
             if self._loaded is None:
-                if self._path.is_symlink() or self._path.parent.is_symlink():
-                    raise IndexDamagedError.of(self._path, "it is, or is reached by, a symbolic link")
-                try:
-                    found = file_checksum(self._path)
-                except FileNotFoundError:
-                    raise IndexDamagedError.of(self._path, "it is missing") from None
-                if found != (self.record.size, self.record.checksum):
-                    raise IndexDamagedError.of(self._path, "it does not match its checksum")
+                check_graph(self._path, self.record)
                 self._loaded = new_graph(self._dim)
                 self._loaded.load_index(str(self._path))
             return self._loaded
@@ -107,6 +100,22 @@ def new_graph(dim: int) -> Any:
         MissingExtraError: hnswlib is not installed.
     """
     return hnswlib().Index("ip", dim)
+
+
+def check_graph(path: Path, record: GraphRecord) -> None:
+    """Refuse a file that is not the one that was written.
+
+    Raises:
+        IndexDamagedError: the file is missing, a symbolic link, or has other bytes.
+    """
+    if path.is_symlink() or path.parent.is_symlink():
+        raise IndexDamagedError.of(path, "it is, or is reached by, a symbolic link")
+    try:
+        found = file_checksum(path)
+    except FileNotFoundError:
+        raise IndexDamagedError.of(path, "it is missing") from None
+    if found != (record.size, record.checksum):
+        raise IndexDamagedError.of(path, "it does not match its checksum")
 
 
 def save_graph(path: Path, graph: Any) -> tuple[int, int]:

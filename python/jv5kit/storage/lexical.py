@@ -60,6 +60,11 @@ def remove(connection: sqlite3.Connection, rows: Sequence[int]) -> None:
     )
 
 
+def wipe(connection: sqlite3.Connection) -> None:
+    """Forget the words of removed documents for good: FTS5 only marks them until it merges its parts."""
+    connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
+
+
 def rows(connection: sqlite3.Connection, query: str) -> Iterator[int]:
     """Rows whose texts have any word of a query, the best by BM25 first."""
     words = dict.fromkeys(_WORD.findall(query.lower()))

@@ -115,6 +115,10 @@ class Segment:
             verified[:] = False
             self._verify(name, None)
 
+    def release(self) -> None:
+        """Let go of the pages that were read, which count as memory of the process; they are read again at need."""
+        self._map.madvise(mmap.MADV_DONTNEED)
+
     def _tensor(self, name: str) -> Any:
         if name not in self._layout.tensors and self.format_1:
             _ = self.columns

@@ -90,7 +90,7 @@ class Snapshot:
     def fields(self) -> dict[str, list[str]]:
         """The fields of the metadata that can be filtered by, in order, each with the types of its values."""
         kinds: dict[str, set[str]] = {}
-        for columns in (segment.columns for segment in self.segments):
+        for columns in (segment.columns for segment in self.segments if not segment.format_1):
             for field in columns.fields:
                 column = columns.get(field)
                 kinds.setdefault(field, set()).update(column.kinds if column else ())
@@ -138,7 +138,7 @@ def open_snapshot(folder: Path, catalog: Catalog, previous: Snapshot | None = No
             for entry in state.segments:
                 file = files.get((entry.number, entry.checksum))
                 segments.append(file or Segment(segment_path(folder, entry), state.settings, entry))
-                deletions.append(known[entry][1] if entry in known else _deletions(catalog, entry, bitmaps))
+                deletions.append(known[entry][1] if entry in known else deletions_of(catalog, entry, bitmaps))
         except IndexDamagedError:
             # A writer may have merged the segments between the reading of their names and their opening.
             if catalog.is_gone():
@@ -163,7 +163,8 @@ def _graph(folder: Path, state: State, previous: Snapshot | None) -> Graph | Non
     return Graph(folder / GRAPHS / record.file_name, state.settings.dim, record)
 
 
-def _deletions(catalog: Catalog, entry: SegmentEntry, bitmaps: Mapping[int, Mapping[int, bytes]]) -> Deletions:
+def deletions_of(catalog: Catalog, entry: SegmentEntry, bitmaps: Mapping[int, Mapping[int, bytes]]) -> Deletions:
+    """The deleted rows of a segment, out of the bitmaps of the catalogue, verified."""
     deletions = Deletions.of_blocks(entry.rows, bitmaps[entry.number]) if entry.deleted else Deletions(entry.rows)
     if (deletions.count, deletions.checksum) != (entry.deleted, entry.deletions):
         raise IndexDamagedError.of(catalog.path, f"the deletions of segment {entry.number} do not match their checksum")

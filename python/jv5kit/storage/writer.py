@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from contextlib import suppress
 from dataclasses import replace
@@ -14,12 +13,12 @@ from jv5kit.errors import IndexDamagedError, IndexFormatError, IndexNotFoundErro
 from jv5kit.storage import catalog, head, upgrade
 from jv5kit.storage.catalog import Catalog, Change, record
 from jv5kit.storage.deletions import Deletions
-from jv5kit.storage.folder import check_free, disk_errors, fsync_folder
+from jv5kit.storage.folder import check_free, disk_errors, fsync_folder, sweep, sweep_beside
 from jv5kit.storage.graphs import GRAPHS, GraphRecord, save_graph
 from jv5kit.storage.head import write_head
 from jv5kit.storage.lock import WriteLock
 from jv5kit.storage.merging import NewRows, Part, StoredRows, write_segment
-from jv5kit.storage.rotations import rotation_file, write_rotation
+from jv5kit.storage.rotations import write_rotation
 from jv5kit.storage.snapshot import SEGMENTS, Snapshot, open_snapshot, segment_path
 from jv5kit.storage.state import SegmentEntry, Settings, State
 from jv5kit.storage.vectors import same_vectors, vector_specs
@@ -41,9 +40,6 @@ PURGED_TOGETHER = 10_000
 
 FOUND_TOGETHER = 10_000
 """Documents that are looked up at a time, which bounds the memory for them."""
-
-_SEGMENT_FILE = re.compile(r"\d{6,}\.(safetensors|tmp)")
-_FILE_BESIDE = re.compile(r"\d{6,}\.(hnsw|tmp)|rotation-[0-9a-f]{8}\.(safetensors|tmp)")
 
 
 class Writer:
@@ -97,7 +93,7 @@ class Writer:
             writer._catalog = Catalog(folder, write=True)
             writer.state = writer._catalog.state()
             with disk_errors(folder):
-                writer._sweep()
+                sweep(folder, writer.state)
                 if writer._catalog.format == 1:
                     before = writer.state.segments
                     writer.state = upgrade.upgrade(folder, writer._catalog, writer.state)
@@ -367,7 +363,7 @@ class Writer:
         for entry in before:
             if entry.number not in present:
                 segment_path(self.folder, entry).unlink(missing_ok=True)
-        self._sweep_beside()
+        sweep_beside(self.folder, self.state)
 
     def _purge(self) -> None:
         """Remove the documents of deleted rows, which older states could still show."""
@@ -385,19 +381,3 @@ class Writer:
             purged = dead[start : start + PURGED_TOGETHER].tolist()
             self._register(Change(self.state, purge=purged))
         self._catalog.shrink()
-
-    def _sweep(self) -> None:
-        """Remove the segments that no transaction named: a writer died between naming and registering them."""
-        known = {entry.file_name for entry in self.state.segments}
-        for path in (self.folder / SEGMENTS).glob("*"):
-            if path.name not in known and _SEGMENT_FILE.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-        self._sweep_beside()
-
-    def _sweep_beside(self) -> None:
-        """Remove graphs and rotations that are not the index's."""
-        record, rotation = GraphRecord.of(self.state.graph), self.state.settings.rotation
-        known = {record.file_name if record else None, rotation_file(rotation) if rotation is not None else None}
-        for path in (*(self.folder / GRAPHS).glob("*"), *self.folder.glob("rotation-*")):
-            if path.name not in known and _FILE_BESIDE.fullmatch(path.name):
-                path.unlink(missing_ok=True)
