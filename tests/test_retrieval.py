@@ -123,8 +123,8 @@ def test_filters_and_words_are_passed_on(tmp_path: Path, encoder: Encoder) -> No
         {"hybrid": True},
         {"hybrid": True, "filter": "n < 2"},
     ):
-        assert search("sea 4", tmp_path / "x.jv5", **options) == index.search("sea 4", **options)  # type: ignore[call-overload]
-        assert search(["sea", "4"], tmp_path / "x.jv5", **options) == index.search(["sea", "4"], **options)  # type: ignore[call-overload]
+        assert search("sea 4", tmp_path / "x.jv5", **options) == index.search("sea 4", **options)
+        assert search(["sea", "4"], tmp_path / "x.jv5", **options) == index.search(["sea", "4"], **options)
     assert [hit.id for hit in search("sea", tmp_path / "x.jv5", filter="n = 3")] == ["d3"]
 
 
