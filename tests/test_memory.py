@@ -18,13 +18,14 @@ import sys
 from pathlib import Path
 from jv5kit.cli import app
 app(["index", "--embeddings", sys.argv[1], "-o", sys.argv[2], "-q"], standalone_mode=False)
+app(["export", sys.argv[2], "-o", sys.argv[2] + ".export", "-q"], standalone_mode=False)
 status = Path("/proc/self/status").read_text()
 print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 """
 
 
 def peak_mib(folder: Path, rows: int) -> float:
-    """VmHWM of ``jv5kit index --embeddings`` over so many random rows."""
+    """VmHWM of ``jv5kit index --embeddings``, and then ``export``, over so many random rows."""
     path = folder / f"{rows}.npy"
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, DIM))
     rng = np.random.default_rng(0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from command import Inside, write_jsonl
 from typer.testing import CliRunner
 
 from jv5kit import _native, retrieval
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = ("index", "search", "get", "delete", "compact", "export", "encode", "info")
+
+BIRDS = [
+    {
+        "id": "emperor",
+        "text": "Emperor penguins huddle to stay warm in the Antarctic winter.",
+        "year": 2021,
+        "lang": "en",
+    },
+    {"id": "swift", "text": "Swifts sleep, eat and drink on the wing.", "year": 2019, "lang": "en"},
+    {"id": "tern", "text": "Arctic terns fly from pole to pole and back every year.", "year": 2023, "lang": "en"},
+    {"id": "kiwi", "text": "Kiwis cannot fly, and find worms by their smell.", "year": 2022, "lang": "en"},
+    {"id": "adler", "text": "Seeadler bauen Horste.", "year": 2020, "lang": "de"},
+]
 
 
 def test_its_table_is_what_the_bench_printed() -> None:
@@ -38,10 +54,25 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     retrieval._open.clear()
 
 
+def test_its_commands_print_what_it_shows(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for numbers: bytes, milliseconds and the last digits of scores are not the same everywhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    write_jsonl(Path("birds.jsonl"), BIRDS)
+    text = "Swifts sleep, eat and drink on the wing, and land to breed."
+    write_jsonl(Path("corrected.jsonl"), [{"id": "swift", "text": text, "year": 2024, "lang": "en"}])
+    shown = re.split(r"^\$ jv5kit (.*)\n", README.split("<!-- commands -->")[1].split("```")[1], flags=re.MULTILINE)
+    for command, output in zip(shown[1::2], shown[2::2], strict=True):
+        outcome = inside(*shlex.split(command))
+        number = re.compile(r"\d[\d,.]*")
+        assert number.sub("#", outcome.stderr + outcome.stdout) == number.sub("#", output), command
+    retrieval._open.clear()
+
+
 def test_it_has_every_command_and_tier() -> None:
     printed = CliRunner().invoke(app, ["--help"]).output
     commands = re.findall(r"^  (\w+)  ", printed.partition("Commands:")[2], re.MULTILINE)
-    assert {"index", "search", "encode", "info"} == set(commands)
+    assert set(COMMANDS) == set(commands)
     for command in commands:
         assert f"`jv5kit {command}" in README
     for tier in _native.simd_tier()[2]:
@@ -50,9 +81,7 @@ def test_it_has_every_command_and_tier() -> None:
 
 def test_every_option_it_names_exists() -> None:
     runner = CliRunner()
-    printed = "".join(
-        runner.invoke(app, [command, "--help"]).output for command in ("index", "search", "encode", "info")
-    )
+    printed = "".join(runner.invoke(app, [command, "--help"]).output for command in COMMANDS)
     shell = "".join(re.findall(r"`jv5kit[^`]*`|^\$ .*$", README, re.MULTILINE))
     named = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", shell))
     assert named

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from jv5kit import Encoder
+
 
 @pytest.fixture(autouse=True)
 def nothing_open() -> Iterator[None]:
@@ -79,6 +81,51 @@ def test_readers_follow_a_writer(tmp_path: Path) -> None:
         reader.join()
     assert not wrong
     assert len(retrieval.open_index(tmp_path / "x.jv5")) == 201
+
+
+def test_an_index_that_opens_slowly_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("slow.jv5", "quick.jv5"):
+        Index.build(tmp_path / name, embeddings=np.eye(3, 8)).close()
+    begun, may_end, opens = threading.Event(), threading.Event(), []
+    plain = Index.open
+
+    def slowly(path: Path) -> Index:
+        opens.append(path.name)
+        if path.name == "slow.jv5":
+            begun.set()
+            assert may_end.wait(30)
+        return plain(path)
+
+    monkeypatch.setattr(Index, "open", slowly)
+    found: list[Index] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(retrieval.open_index(tmp_path / "slow.jv5"))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(30)
+    assert len(retrieval.open_index(tmp_path / "quick.jv5")) == 3
+    assert not found
+    may_end.set()
+    for thread in threads:
+        thread.join()
+    assert found[0] is found[1]
+    assert opens.count("slow.jv5") == 1
+
+
+def test_filters_and_words_are_passed_on(tmp_path: Path, encoder: Encoder) -> None:
+    documents = [{"id": f"d{i}", "text": f"the cold sea {i}", "n": i} for i in range(5)]
+    index = Index.build(tmp_path / "x.jv5", documents, encoder, lexical=True)
+    retrieval.open_index(tmp_path / "x.jv5").use_encoder(encoder)
+    for options in (
+        {"filter": "n >= 3"},
+        {"filter": {"n": [1, 2]}},
+        {"hybrid": True},
+        {"hybrid": True, "filter": "n < 2"},
+    ):
+        assert search("sea 4", tmp_path / "x.jv5", **options) == index.search("sea 4", **options)
+        assert search(["sea", "4"], tmp_path / "x.jv5", **options) == index.search(["sea", "4"], **options)
+    assert [hit.id for hit in search("sea", tmp_path / "x.jv5", filter="n = 3")] == ["d3"]
 
 
 def test_no_index_here_or_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,8 +50,11 @@ def info(
 def _problems(index: Path, *, json: bool) -> list[str]:
     from jv5kit.errors import InputError, Jv5kitError
     from jv5kit.index import Index
+    from jv5kit.logs import log_to_stderr
     from jv5kit.progress import ProgressBar
     from jv5kit.storage.verify import verify
+
+    log_to_stderr()
 
     def documents() -> int | None:
         try:

@@ -54,8 +54,8 @@ def search(
     """Find the documents nearest to a text.
 
     The query is encoded as the documents were: with the model, the prompt and the dimensions of the index. --model says
-    where that model is now. --json prints an object for each query, with the milliseconds of each stage; of queries
-    that are answered together, each has its share.
+    where that model is now. --json prints an object for each query, with the milliseconds of each stage: of queries
+    that are answered together each has its share, and the first ones wait for the model to be loaded.
     """
     from jv5kit.errors import InputError
     from jv5kit.logs import log_to_stderr
@@ -89,9 +89,6 @@ def search(
         batches = iter([([text], [text])])
     several = query is None or query == "-"
     for names, queries in batches:
-        if embeddings is None:
-            # Loading the model is no part of answering.
-            _ = opened.encoder
         stages: dict[str, float] = {}
         found = opened.search(queries, top_k, filter=condition, oversample=oversample, hybrid=hybrid, stages=stages)
         share = {stage: round(time / len(names), 4) for stage, time in stages.items()}
