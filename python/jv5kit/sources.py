@@ -121,9 +121,13 @@ def id_list(ids: Sequence[str]) -> list[str]:
     """
     if isinstance(ids, str):
         raise InputError(f"ids is the string {ids!r}; give a list of ids")
-    wrong = next((identifier for identifier in ids if not isinstance(identifier, str)), None)
-    if wrong is not None:
-        raise InputError(f"the id {wrong!r} is no string; ids are strings, also where they are numbers")
+    for identifier in ids:
+        if not isinstance(identifier, str):
+            raise InputError(f"the id {identifier!r} is no string; ids are strings, also where they are numbers")
+        try:
+            check_string("id", identifier)
+        except ValueError as error:
+            raise InputError(f"{identifier!r}: {error}") from None
     return list(ids)
 
 
