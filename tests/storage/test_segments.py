@@ -107,6 +107,7 @@ def test_segments_merge_block_by_block(tmp_path: Path) -> None:
     numbers = np.concatenate([kept[0], [40_000], np.arange(40_001, 41_000)])
     assert np.array_equal(segment.numbers(np.arange(entry.rows)), numbers)
     assert np.array_equal(segment.positions(numbers), np.arange(entry.rows))
+    assert segment.positions(np.array([41_000, 2**32, 2**40])).tolist() == [entry.rows] * 3
 
 
 def test_blocks_all_of_whose_rows_are_deleted(tmp_path: Path) -> None:

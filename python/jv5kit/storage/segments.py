@@ -83,16 +83,19 @@ class Segment:
         """The rows of documents that are in the segment, by their numbers."""
         if "numbers" not in self._layout.tensors:
             return numbers - self.first_row
-        return np.searchsorted(self.tensor("numbers"), numbers - self.first_row).astype(np.int64)
+        # Of the type that is stored, which would otherwise be converted as a whole each time.
+        wanted = np.minimum(numbers - self.first_row, np.iinfo(np.uint32).max).astype(np.uint32)
+        return np.searchsorted(self.tensor("numbers"), wanted).astype(np.int64)
 
     def matching(self, condition: Filter) -> NDArray[np.uint8]:
         """A bitmap of the rows that a filter keeps, the first row in the lowest bit; kept for the next query."""
         bits = self._matching.get(condition)
         if bits is None:
             bits = np.packbits(condition.matches(self.columns), bitorder="little")
-            while len(self._matching) >= FILTERS_KEPT:
-                self._matching.pop(next(iter(self._matching)), None)
-            self._matching[condition] = bits
+            with self._lock:
+                while len(self._matching) >= FILTERS_KEPT:
+                    del self._matching[next(iter(self._matching))]
+                self._matching[condition] = bits
         return bits
 
     @cached_property
