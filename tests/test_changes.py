@@ -205,6 +205,13 @@ class TestDelete:
         index.add([documents[3]], embeddings=rows(4)[3:])
         assert index.search(rows(4)[3], 1)[0].id == "3"
 
+    def test_any_iterable_of_ids(self, tmp_path: Path) -> None:
+        index = Index.build(tmp_path / "x.jv5", embeddings=rows(5))
+        ids: Any = (str(i) for i in range(2))
+        assert index.delete(ids) == 2
+        found: Any = iter(["1", "3"])
+        assert [one and one.id for one in index.get(found)] == [None, "3"]
+
     def test_wrong_arguments(self, tmp_path: Path) -> None:
         index = Index.build(tmp_path / "x.jv5", [{"id": "a", "text": "x", "n": 1}], embeddings=rows(1))
         for arguments, message in (

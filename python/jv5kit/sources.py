@@ -121,14 +121,16 @@ def id_list(ids: Sequence[str]) -> list[str]:
     """
     if isinstance(ids, str):
         raise InputError(f"ids is the string {ids!r}; give a list of ids")
-    for identifier in ids:
+    # First, since an iterator is read only once.
+    listed = list(ids)
+    for identifier in listed:
         if not isinstance(identifier, str):
             raise InputError(f"the id {identifier!r} is no string; ids are strings, also where they are numbers")
         try:
             check_string("id", identifier)
         except ValueError as error:
             raise InputError(f"{identifier!r}: {error}") from None
-    return list(ids)
+    return listed
 
 
 Batch = tuple[int, list[Document], "NDArray[Any] | None"]
