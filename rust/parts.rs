@@ -174,7 +174,9 @@ pub(crate) fn claim<T: Send>(
     let next = AtomicUsize::new(0);
     let work = || work(&mut std::iter::from_fn(|| chunks.get(next.fetch_add(1, Ordering::Relaxed))));
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        // Where the system has no thread to give, those that there are do the work.
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads).map_while(spawn).collect();
         let own = work();
         let joined = others.into_iter().map(|other| other.join().expect("a search thread panicked"));
         std::iter::once(own).chain(joined).collect()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -180,6 +182,23 @@ def test_codes_may_be_a_memory_map(tmp_path: Path) -> None:
     np.save(tmp_path / "codes.npy", codes)
     mapped = np.load(tmp_path / "codes.npy", mmap_mode="r")
     assert np.array_equal(hamming_search(codes[:3], mapped, 5)[1], hamming_search(codes[:3], codes, 5)[1])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_a_system_without_threads_to_give() -> None:
+    child = """
+import re, resource, numpy as np
+from pathlib import Path
+from jv5kit import hamming_search
+codes, queries = np.zeros((1_000_000, 16), np.uint8), np.zeros((64, 16), np.uint8)
+hamming_search(queries, codes, 5, threads=2)
+size = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+# Room for the results, not for the stacks of so many threads.
+resource.setrlimit(resource.RLIMIT_AS, (size + (3 << 20),) * 2)
+distances, rows = hamming_search(queries, codes, 5, threads=64)
+assert not distances.any() and (rows == np.arange(5)).all()
+"""
+    subprocess.run([sys.executable, "-c", child], check=True)
 
 
 def test_other_python_threads_run_during_a_search() -> None:
