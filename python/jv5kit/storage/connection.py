@@ -81,7 +81,7 @@ def our_errors(path: Path) -> Iterator[None]:
         if "closed" in str(error):
             raise Jv5kitError(f"{path}: the index was closed; open it again") from None
         raise
-    except (sqlite3.IntegrityError, sqlite3.InterfaceError):
+    except sqlite3.InterfaceError:
         raise
     except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
         raise IndexDamagedError.of(path, str(error)) from error
