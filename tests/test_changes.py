@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hypothesis.strategies as st
 import numpy as np
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from jv5kit import Document, Index, building, quantize_embeddings, quantize_rows, truncate_embeddings
 from jv5kit.building import Added, check_fits
 from jv5kit.errors import DuplicateError, IndexLockedError, InputError, Jv5kitError
+from jv5kit.storage.catalog import Catalog
 from jv5kit.storage.verify import verify
 from jv5kit.storage.writer import Writer
 
@@ -293,13 +294,22 @@ def test_an_old_reader_keeps_its_state(tmp_path: Path) -> None:
     assert len(reader) == 20
 
 
-def test_compacting_wipes_texts(tmp_path: Path) -> None:
+def test_compacting_wipes_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Catalog) -> NoReturn:
+        raise KeyboardInterrupt
+
+    steps: list[int] = []
     documents = [{"id": str(i), "text": f"a secret of {i}" if i < 3 else "nothing"} for i in range(30)]
     index = Index.build(tmp_path / "x.jv5", documents, embeddings=rows(30), lexical=True)
     index.delete(["0", "1", "2"])
-    steps: list[int] = []
-    index.compact(on_segment=steps.append)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Catalog, "shrink", interrupted)
+        index.compact(on_segment=steps.append)
     assert sum(steps) == 30
+    assert verify(tmp_path / "x.jv5") == []
+    # The one that was interrupted before the end left nothing to delete, but something to wipe.
+    index.compact()
+    assert verify(tmp_path / "x.jv5") == []
     index.close()
     for path in (tmp_path / "x.jv5").rglob("*"):
         assert not path.is_file() or b"secret" not in path.read_bytes(), path

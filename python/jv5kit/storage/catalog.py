@@ -53,6 +53,10 @@ _ROWS_A_QUERY = 500
 """Values bound to one statement; every build of SQLite takes 999."""
 
 
+_TRACES = -1
+"""Among the dead rows: texts of purged documents may still be in the file."""
+
+
 class ReplacedError(Exception):
     """What was read is of an older state, whose documents are gone: take up the newest one."""
 
@@ -210,7 +214,12 @@ class Catalog:
         if self.format == 1:
             return []
         with self._lock, self.damage():
-            return [row for (row,) in self._connection.execute("SELECT row FROM dead ORDER BY row")]
+            return [row for (row,) in self._connection.execute("SELECT row FROM dead WHERE row >= 0 ORDER BY row")]
+
+    def holds_traces(self) -> bool:
+        """Whether documents were purged since :meth:`shrink` wiped their texts for the last time."""
+        with self._lock, self.damage():
+            return self._connection.execute("SELECT 1 FROM dead WHERE row = ?", (_TRACES,)).fetchone() is not None
 
     @contextmanager
     def lexical_rows(self, query: str, state: State) -> Iterator[Iterator[int]]:
@@ -254,6 +263,8 @@ class Catalog:
         self._connection.executemany("INSERT OR REPLACE INTO deletions VALUES (?, ?, ?)", change.deletions)
         self._connection.executemany("DELETE FROM deletions WHERE segment = ?", [(number,) for number in gone])
         self._connection.executemany("INSERT INTO dead VALUES (?)", [(row,) for row in change.dead])
+        if change.purge:
+            execute("INSERT OR IGNORE INTO dead VALUES (?)", (_TRACES,))
         for row in change.purge:
             execute("DELETE FROM documents WHERE row = ?", (row,))
             execute("DELETE FROM dead WHERE row = ?", (row,))
@@ -272,7 +283,7 @@ class Catalog:
         with self._lock, self.damage():
             if self._settings().lexical:
                 lexical.wipe(self._connection)
-            self.execute_script("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
+            self.execute_script("VACUUM", f"DELETE FROM dead WHERE row = {_TRACES}", "PRAGMA wal_checkpoint(TRUNCATE)")
 
     def problems(self, *, words: bool) -> list[str]:
         """What SQLite's own check of the file, and of the lexical index if that is asked for, finds wrong.

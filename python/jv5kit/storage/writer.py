@@ -370,14 +370,12 @@ class Writer:
         if self._catalog is None:
             return
         dead = np.array(self._catalog.dead(), np.int64)
-        if not len(dead):
-            return
         snapshot = self.snapshot()
         for segment, within in zip(snapshot.segments, snapshot.locate(dead), strict=True):
-            live = segment.numbers(np.arange(segment.rows))
-            if np.isin(dead[within], live).any():
+            if len(within) and np.isin(dead[within], segment.numbers(np.arange(segment.rows))).any():
                 raise IndexDamagedError.of(self._catalog.path, "its list of deleted documents names some that are not")
         for start in range(0, len(dead), PURGED_TOGETHER):
             purged = dead[start : start + PURGED_TOGETHER].tolist()
             self._register(Change(self.state, purge=purged))
-        self._catalog.shrink()
+        if self._catalog.holds_traces():
+            self._catalog.shrink()
