@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import jv5kit
 from jv5kit.evaluation.beir import Collection, read_beir
 from jv5kit.evaluation.metrics import mean, ndcg
+from jv5kit.storage.snapshot import Snapshot
 
 TOP_K = 10
 
@@ -62,9 +63,12 @@ class Encoded:
     def by_words(self) -> float:
         """nDCG@10 of the words alone."""
         with tempfile.TemporaryDirectory() as folder, self.index(folder, lexical=True) as index:
-            catalog = index._snapshot.catalog
-            rows = [list(islice(catalog.lexical_rows(text), TOP_K)) for text in self.collection.queries.values()]
+            rows = [self._by_words(index._snapshot, text) for text in self.collection.queries.values()]
         return self.ndcg([[self.collection.documents[row].id for row in found] for found in rows])
+
+    def _by_words(self, snapshot: Snapshot, query: str) -> list[int]:
+        with snapshot.catalog.lexical_rows(query, snapshot.state) as rows:
+            return list(islice(rows, TOP_K))
 
     def index(self, folder: str, **options: Any) -> jv5kit.Index:
         """An index of the collection."""

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from jv5kit import Document, Index, quantize_embeddings, quantize_rows, truncate_embeddings
-from jv5kit.building import Added
-from jv5kit.errors import DuplicateError, IndexLockedError, InputError
+from jv5kit import Document, Index, building, quantize_embeddings, quantize_rows, truncate_embeddings
+from jv5kit.building import Added, check_fits
+from jv5kit.errors import DuplicateError, IndexLockedError, InputError, Jv5kitError
 from jv5kit.storage.verify import verify
 from jv5kit.storage.writer import Writer
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from jv5kit.sources import Source
+    from jv5kit.storage.state import Settings
 
 DIM = 16
 
@@ -237,6 +240,29 @@ class TestDelete:
                 change()
         writer.close()
         assert index.delete(["1"]) == 1
+
+
+class TestAReplacedIndex:
+    """An open index whose place another one has taken, with rows of other dimensions."""
+
+    def test_its_settings_are_not_those_of_what_is_added(self, tmp_path: Path) -> None:
+        index = Index.build(tmp_path / "x.jv5", embeddings=rows(3), precision="float32")
+        Index.build(tmp_path / "x.jv5", embeddings=rows(3)[:, :8], precision="float32", force=True)
+        with pytest.raises(InputError, match="have 16 dimensions; those of this index had 8"):
+            index.add(embeddings=rows(1), ids=["new"])
+        assert len(Index.open(tmp_path / "x.jv5")) == 3
+
+    def test_in_the_midst_of_an_addition(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        index = Index.build(tmp_path / "x.jv5", embeddings=rows(3), precision="float32")
+
+        def replacing(source: Source, settings: Settings) -> None:
+            check_fits(source, settings)
+            Index.build(tmp_path / "x.jv5", embeddings=rows(3)[:, :8], precision="float32", force=True)
+
+        monkeypatch.setattr(building, "check_fits", replacing)
+        with pytest.raises(Jv5kitError, match="was replaced by another index meanwhile; nothing was added"):
+            index.add(embeddings=rows(1), ids=["new"])
+        assert len(Index.open(tmp_path / "x.jv5")) == 3
 
 
 def test_an_old_reader_keeps_its_state(tmp_path: Path) -> None:

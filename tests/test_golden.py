@@ -5,8 +5,10 @@ A new format gets a new folder beside these; the old ones are never written agai
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 from jv5kit import Index
-from jv5kit.errors import InputError
+from jv5kit.errors import IndexDamagedError, InputError
 from jv5kit.storage.connection import FORMAT
 from jv5kit.storage.writer import Writer
 
@@ -98,6 +100,19 @@ def test_format_1_is_replaced_in_one_transaction(expected: Path, tmp_path: Path)
     assert answers(folder) == before
     with Index.build(folder, documents[:1], embeddings=golden_embeddings()[:1], force=True) as index:
         assert [hit.id for hit in index.search(golden_embeddings()[0])] == ["new"]
+
+
+@pytest.mark.parametrize("lost", ["row = 7", "row >= 30", "row = 39"])
+def test_format_1_with_a_lost_document_stays_as_it_is(lost: str, tmp_path: Path) -> None:
+    folder = tmp_path / "float32-1"
+    shutil.copytree(GOLDEN / "float32-1", folder)
+    with contextlib.closing(sqlite3.connect(folder / "index.sqlite", isolation_level=None)) as connection:
+        connection.execute(f"DELETE FROM documents WHERE {lost}")
+    with Index.open(folder) as index, pytest.raises(IndexDamagedError, match=r"the document of row \d+ is missing"):
+        index.compact()
+    with Index.open(folder) as index:
+        (found,) = index.search(golden_embeddings()[11], 1)
+        assert found.id == "d11"
 
 
 def test_this_format_has_a_golden_copy() -> None:

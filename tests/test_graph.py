@@ -87,6 +87,14 @@ def test_few_rows_are_compared_exactly(tmp_path: Path) -> None:
     assert recall(index, stored, np.arange(499)) == 1
 
 
+def test_an_index_without_documents(tmp_path: Path) -> None:
+    path = tmp_path / "x.jv5"
+    for rows in (0, 20, 0):
+        embeddings = clustered(20)[:rows]
+        assert len(Index.build(path, embeddings=embeddings, precision="float32", hnsw=True, force=True)) == rows
+        assert len(Index.open(path)) == rows
+
+
 def test_deleted_rows_are_passed_over(tmp_path: Path) -> None:
     stored = clustered(3000)
     index = build(tmp_path / "x.jv5", stored)

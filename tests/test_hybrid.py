@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pytest
 
 from jv5kit import Encoder, Index
-from jv5kit.errors import InputError
+from jv5kit.errors import IndexDamagedError, InputError
 from jv5kit.hybrid import DEPTH, RANK_OFFSET, fuse
 from jv5kit.storage.catalog import Catalog
+from jv5kit.storage.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +30,13 @@ def documents(count: int) -> list[Mapping[str, Any]]:
         {"id": str(i), "text": " ".join(generator.choice(ANIMALS, 5)), "title": ANIMALS[i % 6], "n": i}
         for i in range(count)
     ]
+
+
+def words_alone(path: Path, query: str) -> list[int]:
+    """The ranking by words."""
+    catalog = Catalog(path)
+    with catalog.lexical_rows(query, catalog.state()) as found:
+        return list(found)
 
 
 def fused(rankings: list[list[str]], numbers: dict[str, int]) -> list[str]:
@@ -61,7 +70,7 @@ def test_the_order_is_that_of_the_fusion(
         plain = index.search(query, 300, filter=condition, oversample=10)
         scores = {hit.id: hit.score for hit in plain}
         assert len(plain) == len(kept)
-        words = [str(row) for row in Catalog(path).lexical_rows(query) if row in kept]
+        words = [str(row) for row in words_alone(path, query) if row in kept]
         for top_k in (1, 10, 120):
             depth = max(top_k, DEPTH)
             nearest = [hit.id for hit in index.search(query, depth, filter=condition, oversample=10)]
@@ -120,7 +129,7 @@ def test_fusion_counts_ranks_alone() -> None:
 def test_words_that_are_none_or_operators(tmp_path: Path, query: str, rows: list[int]) -> None:
     two = [{"text": "to be or not to be"}, {"text": "a bee"}]
     Index.build(tmp_path / "x.jv5", two, embeddings=np.eye(2, 8), lexical=True).close()
-    assert list(Catalog(tmp_path / "x.jv5").lexical_rows(query)) == rows
+    assert words_alone(tmp_path / "x.jv5", query) == rows
 
 
 def test_words_beside_embeddings(tmp_path: Path) -> None:
@@ -133,3 +142,25 @@ def test_words_beside_embeddings(tmp_path: Path) -> None:
         index.search(embeddings[:2], hybrid=True, words="penguin")
     with pytest.raises(InputError, match="give texts, or words= beside embeddings"):
         index.search(embeddings[0], hybrid=True)
+
+
+def test_an_index_without_words_in_the_place_of_one_with(tmp_path: Path) -> None:
+    index = Index.build(tmp_path / "x.jv5", documents(8), embeddings=np.eye(8), lexical=True)
+    Index.build(tmp_path / "x.jv5", documents(8), embeddings=np.eye(8), force=True)
+    with pytest.raises(InputError, match="the index has no lexical index"):
+        index.search(np.eye(8)[0], hybrid=True, words="penguin")
+
+
+def test_an_error_in_one_thread_keeps_no_other_from_searching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Index.build(tmp_path / "x.jv5", documents(8), embeddings=np.eye(8), lexical=True)
+
+    def damaged(*_: object) -> NoReturn:
+        raise IndexDamagedError.of(index.path, "a test")
+
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        with monkeypatch.context() as patch:
+            patch.setattr(Snapshot, "positions", damaged)
+            failed = first.submit(index.search, np.eye(8)[0], hybrid=True, words="penguin")
+            error = failed.exception()
+        assert isinstance(error, IndexDamagedError)
+        assert len(second.submit(index.search, np.eye(8)[0]).result(20)) == 8

@@ -52,7 +52,8 @@ def grow(writer: Writer, *, anew: bool = False) -> None:
         writer: of the index.
         anew: build it without what was deleted, as compacting does.
     """
-    if not writer.state.settings.hnsw:
+    # A new index without documents is not there yet; what is, is the one that it replaces.
+    if not writer.state.settings.hnsw or not writer.state.segments:
         return
     snapshot = writer.snapshot()
     old = None if anew else snapshot.graph

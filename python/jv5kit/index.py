@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from jv5kit import building, exporting, graph, querying
 from jv5kit.embeddings import whole_number
-from jv5kit.errors import InputError
+from jv5kit.errors import InputError, Jv5kitError
 from jv5kit.index_model import IndexModel
 from jv5kit.querying import How
 from jv5kit.sources import id_list, source_of
@@ -151,15 +151,17 @@ class Index:
     def _add(
         self, documents: Iterable[Document | Mapping[str, Any]] | None, options: AddOptions, *, upsert: bool
     ) -> Added:
+        self.refresh()
         settings = self.settings
         building.check_settings(settings.precision, hnsw=settings.hnsw)
         embeddings = options.get("embeddings")
         if embeddings is None and settings.model is None:
             raise InputError(f"{self.path} was built from given embeddings: what is added needs embeddings too")
-        encoder = self.encoder if embeddings is None else None
-        source = source_of(documents, encoder, embeddings, options.get("ids"))
+        source = source_of(documents, self.encoder if embeddings is None else None, embeddings, options.get("ids"))
         building.check_fits(source, settings)
         with self._writer() as writer:
+            if writer.state.settings != settings:
+                raise Jv5kitError(f"{self.path} was replaced by another index meanwhile; nothing was added, try again")
             added = building.add(
                 writer,
                 source,

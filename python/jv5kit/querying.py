@@ -209,9 +209,9 @@ def _fused(
 
 def _matching_words(snapshot: Snapshot, rows: Rows, text: str, depth: int) -> NDArray[np.int64]:
     """Numbers of the documents with the best words that are in this state and pass the filter."""
-    ranking = snapshot.catalog.lexical_rows(text)
     found: list[int] = []
-    while len(found) < depth and (part := list(islice(ranking, _ROWS_READ))):
-        numbers = np.array(part, np.int64)
-        found += numbers[rows.include(snapshot.positions(numbers))].tolist()
+    with snapshot.catalog.lexical_rows(text, snapshot.state) as ranking:
+        while len(found) < depth and (part := list(islice(ranking, _ROWS_READ))):
+            numbers = np.array(part, np.int64)
+            found += numbers[rows.include(snapshot.positions(numbers))].tolist()
     return np.array(found[:depth], np.int64)

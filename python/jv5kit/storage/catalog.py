@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -173,9 +173,7 @@ class Catalog:
             IndexDamagedError: a document is not what was written, or is missing.
         """
         with self._lock, self.damage(), self.transaction("BEGIN"):
-            (text,) = self._connection.execute("SELECT settings FROM catalog").fetchone()
-            if text != state.settings.to_json() and Settings(**json.loads(text)) != state.settings:
-                raise ReplacedError
+            self._refuse_another(state)
             found = dict(self.select(rows))
             missing = set(rows) - set(found)
             if missing:
@@ -214,10 +212,18 @@ class Catalog:
         with self._lock, self.damage():
             return [row for (row,) in self._connection.execute("SELECT row FROM dead ORDER BY row")]
 
-    def lexical_rows(self, query: str) -> Iterator[int]:
-        """Rows whose texts match a query of words, the best first, deleted ones among them."""
-        with self._lock, self.damage():
-            yield from lexical.rows(self._connection, query)
+    @contextmanager
+    def lexical_rows(self, query: str, state: State) -> Iterator[Iterator[int]]:
+        """Rows whose texts match a query of words, the best first, deleted ones among them; read them within.
+
+        Raises:
+            ReplacedError: there is another index by now than that of ``state``.
+        """
+        # Ended here: a generator that an error keeps would be ended by any thread, and the lock is this one's.
+        with self._lock, self.damage(), self.transaction("BEGIN"):
+            self._refuse_another(state)
+            with closing(lexical.rows(self._connection, query)) as rows:
+                yield rows
 
     def commit(self, change: Change) -> None:
         """Make a change, in one transaction."""
@@ -300,6 +306,12 @@ class Catalog:
     def _acknowledged(self) -> int:
         """The number of the last acknowledged commit, read before the state that must have it."""
         return 0 if self.format == 1 else read_head(self.path.parent)
+
+    def _refuse_another(self, state: State) -> None:
+        """Refuse to go on where the transaction under way sees another index than that of ``state``."""
+        (text,) = self._connection.execute("SELECT settings FROM catalog").fetchone()
+        if text != state.settings.to_json() and Settings(**json.loads(text)) != state.settings:
+            raise ReplacedError
 
     def _settings(self) -> Settings:
         (text,) = self._connection.execute("SELECT settings FROM catalog").fetchone()

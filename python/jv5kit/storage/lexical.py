@@ -11,7 +11,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
 TOKENIZER = "porter unicode61"
 """Words without accents and case, English endings cut off."""
@@ -65,7 +65,7 @@ def wipe(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
 
 
-def rows(connection: sqlite3.Connection, query: str) -> Iterator[int]:
+def rows(connection: sqlite3.Connection, query: str) -> Generator[int, None, None]:
     """Rows whose texts have any word of a query, the best by BM25 first."""
     words = dict.fromkeys(_WORD.findall(query.lower()))
     match = " OR ".join(f'"{word}"' for word in words if word not in STOP_WORDS or words.keys() <= STOP_WORDS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jv5kit.errors import IndexDamagedError
 from jv5kit.storage.catalog import SCHEMA, Change
 from jv5kit.storage.columns import Columns
 from jv5kit.storage.connection import FORMAT
@@ -19,6 +20,7 @@ from jv5kit.storage.merging import StoredRows, write_segment
 from jv5kit.storage.snapshot import SEGMENTS, segment_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from jv5kit.storage.catalog import Catalog
     from jv5kit.storage.ids import Sorted
     from jv5kit.storage.state import SegmentEntry, Settings, State
+    from jv5kit.types import Document
 
 DOCUMENTS_TOGETHER = 10_000
 
@@ -73,8 +76,8 @@ class _Format1Rows(StoredRows):
     def __init__(self, folder: Path, settings: Settings, entry: SegmentEntry, catalog: Catalog) -> None:
         super().__init__(segment_path(folder, entry), settings, entry, Deletions(entry.rows))
         hashes, columns = [], []
-        stream = catalog.stream(entry.first_row, entry.first_row + entry.rows - 1)
-        while documents := [document for _, document in islice(stream, DOCUMENTS_TOGETHER)]:
+        stream = _complete(catalog, entry)
+        while documents := list(islice(stream, DOCUMENTS_TOGETHER)):
             hashes.append(id_hashes([document.id for document in documents]))
             columns.append((Columns.of([document.metadata for document in documents]), None))
         self._ids = sorted_hashes(np.concatenate(hashes))
@@ -87,3 +90,14 @@ class _Format1Rows(StoredRows):
     def columns(self) -> tuple[Columns, NDArray[np.bool_] | None]:
         """See :class:`jv5kit.storage.merging.Part`."""
         return self._columns, None
+
+
+def _complete(catalog: Catalog, entry: SegmentEntry) -> Iterator[Document]:
+    """The documents of all rows of a segment: format 1 deletes none, so what is not there was lost."""
+    end = entry.first_row + entry.rows
+    found = catalog.stream(entry.first_row, end - 1)
+    for row in range(entry.first_row, end):
+        number, document = next(found, (None, None))
+        if number != row or document is None:
+            raise IndexDamagedError.of(catalog.path, f"the document of row {row} is missing")
+        yield document
