@@ -212,6 +212,7 @@ class TestDelete:
             ({"ids": ["a"], "filter": "n = 1"}, "say what to delete"),
             ({"ids": "a"}, "ids is the string 'a'; give a list"),
             ({"ids": [1]}, "the id 1 is no string"),
+            ({"ids": ["\udcff"]}, "'id' has half of a surrogate pair"),
             ({"filter": "n = "}, "expected a number, a string"),
             ({"filter": "n = 'x'"}, "compares the field 'n' with \"x\", a string, but its values are numbers"),
         ):
@@ -219,6 +220,8 @@ class TestDelete:
                 index.delete(**arguments)
         with pytest.raises(InputError, match="ids is the string"):
             index.get("a")
+        with pytest.raises(InputError, match="'id' has half of a surrogate pair"):
+            index.get(["a", "\udcff"])
         assert len(index) == 1
         assert index.get([]) == []
 

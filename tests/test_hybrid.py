@@ -142,6 +142,11 @@ def test_words_beside_embeddings(tmp_path: Path) -> None:
         index.search(embeddings[:2], hybrid=True, words="penguin")
     with pytest.raises(InputError, match="give texts, or words= beside embeddings"):
         index.search(embeddings[0], hybrid=True)
+    for words in (3, [3], [None]):
+        with pytest.raises(InputError, match=r"words is .*; it must be a string, or a list of one for each query"):
+            index.search(embeddings[:1], hybrid=True, words=words)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"hybrid search takes texts, .* but no codes"):
+        index.search(np.zeros((1, 1), np.uint8), hybrid=True, words="penguin")
 
 
 def test_an_index_without_words_in_the_place_of_one_with(tmp_path: Path) -> None:

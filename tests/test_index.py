@@ -212,6 +212,7 @@ class TestAdd:
         (([{"text": "x"}],), {"embeddings": np.ones((1, 8)), "ids": ["a"]}, "documents have their own"),
         (([{"text": "x"}],), {"embeddings": np.ones((2, 8))}, "2 embeddings, but only 1 documents"),
         (([{"text": "x"}, {"text": "y"}],), {"embeddings": np.ones((1, 8))}, "only 1 embeddings, but more documents"),
+        (([{"text": "x"}],), {"embeddings": np.ones((0, 8))}, "there are documents, but no embeddings"),
         (([{"no": "x"}],), {"embeddings": np.ones((1, 8))}, "document 1: 'text' is missing"),
         ((["x"],), {"embeddings": np.ones((1, 8))}, "document 1: it is str"),
         (([Document("", "x")],), {"embeddings": np.ones((1, 8))}, "'id' must be a string that is not empty"),
@@ -254,6 +255,9 @@ def test_wrong_queries_are_named(tmp_path: Path) -> None:
     for query, message in (
         (np.ones(17), "have 17 dimensions; this index takes 16 or 64"),
         (np.ones((2, 2, 2)), "must have two dimensions"),
+        (np.zeros((2, 3, 2), np.uint8), "must have two dimensions"),
+        (np.uint8(3), "must have two dimensions"),
+        ([[1, 2], [3]], "queries cannot be made an array: .*inhomogeneous"),
         ("text", "built from given embeddings, not texts"),
         (["text"], "built from given embeddings, not texts"),
     ):

@@ -28,13 +28,25 @@ def whole_number(name: str, value: Any) -> int:
         raise InputError(f"{name} is {value!r}; it must be a whole number") from None
 
 
+def as_array(values: Any, name: str) -> NDArray[Any]:
+    """Values of any kind as an array.
+
+    Raises:
+        InputError: they are rows of different lengths.
+    """
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} cannot be made an array: {error}") from None
+
+
 def as_rows(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np.float32]:
     """Embeddings as float32 rows ``(n, dim)``, C-contiguous; copied only where they are not that already.
 
     Raises:
         InputError: the array is not two-dimensional, or holds no real numbers.
     """
-    array = np.asarray(embeddings)
+    array = as_array(embeddings, name)
     if array.ndim != 2:
         raise InputError(f"{name} has shape {array.shape}; it must have two dimensions, (n, dim)")
     if array.dtype.kind not in "fiub":
@@ -127,6 +139,7 @@ def truncate_embeddings(embeddings: ArrayLike, dim: int) -> NDArray[np.float32]:
     Raises:
         InputError: the shape is wrong, or ``dim`` is not in 1..columns.
     """
-    if dim < 1:
-        raise InputError(f"dim={dim}; it must be at least 1")
-    return _native.truncate(as_rows(embeddings), dim)
+    rows, dim = as_rows(embeddings), whole_number("dim", dim)
+    if not 1 <= dim <= rows.shape[1]:
+        raise InputError(f"dim={dim} is outside 1..{rows.shape[1]}, the dimensions of the embeddings")
+    return _native.truncate(rows, dim)

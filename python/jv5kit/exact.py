@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Scored = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
+_MOST_THREADS = 1 << 16
+
+
 def hamming_search(
     query_codes: ArrayLike,
     codes: NDArray[np.uint8],
@@ -205,7 +208,7 @@ def _count(name: str, value: Any) -> int:
 
 
 def _threads(threads: int | None) -> int | None:
-    return None if threads is None else _count("threads", threads)
+    return None if threads is None else min(_count("threads", threads), _MOST_THREADS)
 
 
 def _mask_bits(mask: ArrayLike | None, rows: int) -> NDArray[np.uint8] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from jv5kit import graph
-from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings
+from jv5kit.embeddings import as_array, as_rows, check_rows, truncate_embeddings
 from jv5kit.errors import InputError
 from jv5kit.hybrid import DEPTH, fuse
 from jv5kit.logs import logger
@@ -136,9 +136,13 @@ def queries_of(
         embeddings = encode(texts)
     else:
         texts = [words] if isinstance(words, str) else words
-        array = np.asarray(given)
+        if texts is not None and not (isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)):
+            raise InputError(f"words is {texts!r:.80}; it must be a string, or a list of one for each query")
+        array = as_array(given, "queries")
         if not array.size:
             return Queries(False, np.empty((0, settings.dim), np.float32))
+        if array.ndim not in (1, 2):
+            raise InputError(f"queries has shape {array.shape}; it must have two dimensions, (q, dim), or one, (dim,)")
         single = array.ndim == 1
         if array.dtype == np.uint8 and settings.precision == "ubinary" and array.shape[-1] == settings.dim // 8:
             codes = np.ascontiguousarray(np.atleast_2d(array))
@@ -161,6 +165,8 @@ def answer(snapshot: Snapshot, queries: Queries, how: How) -> list[tuple[list[fl
     settings, top_k, hybrid, stages = snapshot.state.settings, how.top_k, how.hybrid, how.stages
     if hybrid and not settings.lexical:
         raise InputError("the index has no lexical index to search with; build it with --lexical (lexical=True)")
+    if hybrid and queries.codes is not None:
+        raise InputError("hybrid search takes texts, or embeddings beside their words=, but no codes")
     if hybrid and len(queries) and queries.texts is None:
         raise InputError("hybrid search needs the words of the queries: give texts, or words= beside embeddings")
     if hybrid and queries.texts is not None and len(queries.texts) != len(queries):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from jv5kit.documents import check_document, check_string, document_from_record
-from jv5kit.embeddings import as_rows, whole_number
+from jv5kit.embeddings import as_array, as_rows, whole_number
 from jv5kit.encoder import shared_encoder
 from jv5kit.errors import DocumentError, InputError, Jv5kitError
 from jv5kit.types import Document
@@ -103,7 +103,7 @@ def source_of(
             raise InputError("ids go with embeddings; documents have their own")
         return Source(documents, encoder or shared_encoder(None))
     # What has a shape is read slice by slice; anything else becomes an array.
-    rows: Rows = cast("Rows", embeddings) if hasattr(embeddings, "shape") else np.asarray(embeddings)
+    rows: Rows = cast("Rows", embeddings) if hasattr(embeddings, "shape") else as_array(embeddings, "embeddings")
     if len(rows.shape) != 2 or rows.shape[1] == 0:
         raise InputError(f"the embeddings have shape {tuple(rows.shape)}; it must be (n, dim)")
     if documents is not None and ids is not None:
@@ -121,9 +121,13 @@ def id_list(ids: Sequence[str]) -> list[str]:
     """
     if isinstance(ids, str):
         raise InputError(f"ids is the string {ids!r}; give a list of ids")
-    wrong = next((identifier for identifier in ids if not isinstance(identifier, str)), None)
-    if wrong is not None:
-        raise InputError(f"the id {wrong!r} is no string; ids are strings, also where they are numbers")
+    for identifier in ids:
+        if not isinstance(identifier, str):
+            raise InputError(f"the id {identifier!r} is no string; ids are strings, also where they are numbers")
+        try:
+            check_string("id", identifier)
+        except ValueError as error:
+            raise InputError(f"{identifier!r}: {error}") from None
     return list(ids)
 
 
@@ -157,6 +161,8 @@ def batches(
     count, columns = source.embeddings.shape
     size = max(1, min(16384, BATCH_BYTES // (4 * columns)))
     documents = _documents(source.documents, None) if source.documents is not None else None
+    if not count and next(documents or iter(()), None) is not None:
+        raise InputError("there are documents, but no embeddings")
     for start in range(0, count, size):
         part = source.embeddings[start : start + size]
         embeddings = np.ascontiguousarray(part) if source.holds_codes else as_rows(part)

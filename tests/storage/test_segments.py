@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,6 +109,18 @@ def test_segments_merge_block_by_block(tmp_path: Path) -> None:
     numbers = np.concatenate([kept[0], [40_000], np.arange(40_001, 41_000)])
     assert np.array_equal(segment.numbers(np.arange(entry.rows)), numbers)
     assert np.array_equal(segment.positions(numbers), np.arange(entry.rows))
+
+
+def test_blocks_all_of_whose_rows_are_deleted(tmp_path: Path) -> None:
+    entry, tensors = make(tmp_path / "1.safetensors", 500), random_tensors(500)
+    deleted = np.arange(10, 400)
+    assert len(deleted) * 256 > 3 * SMALL_BLOCK_BYTES
+    deletions, _ = Deletions(500).with_rows(deleted)
+    stored = StoredRows(tmp_path / "1.safetensors", SETTINGS, replace(entry, deleted=len(deleted)), deletions)
+    merged = write_segment(tmp_path / "2.safetensors", SETTINGS, 2, [stored])
+    segment = Segment(tmp_path / "2.safetensors", SETTINGS, merged)
+    for name, expected in tensors.items():
+        assert np.array_equal(segment.tensor(name), np.delete(expected, deleted, axis=0))
 
 
 def test_damage_is_not_merged_away(tmp_path: Path) -> None:

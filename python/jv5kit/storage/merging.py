@@ -101,7 +101,7 @@ class StoredRows:
             pending += block
             whole = len(pending) // row_bytes
             rows = np.frombuffer(pending, np.uint8, whole * row_bytes).reshape(whole, row_bytes)
-            yield rows[self._kept[row : row + whole]].tobytes()
+            yield rows[self._kept[row : row + whole]].reshape(-1).data
             pending, row = pending[whole * row_bytes :], row + whole
 
     def numbers(self) -> NDArray[np.int64]:
