@@ -11,8 +11,9 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes compared below which a second thread would cost more than it brings.
-const BYTES_WORTH_A_THREAD: usize = 64 << 20;
+/// Bytes compared below which a second thread would cost more than it brings: a few milliseconds of one thread, which is
+/// as long as a system lets another program have a core, and so as long as a second thread may be waited for.
+const BYTES_WORTH_A_THREAD: usize = 128 << 20;
 
 /// Cost of bringing a row into a tile, in comparisons of it with a query, where rows are read in order.
 const READING: usize = 4;
