@@ -350,6 +350,15 @@ def test_a_folder_that_may_only_be_read(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert Index.open(tmp_path / "x.jv5").search(np.eye(8)[3], 1)[0].id == "3"
     assert not list((tmp_path / "x.jv5").glob("*-shm")), "nothing was written beside it"
+    with Index.open(tmp_path / "x.jv5") as index:
+        assert not index.refresh()
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite3, "connect", connect)
+            Index.open(tmp_path / "x.jv5").add(embeddings=np.eye(8)[:2], ids=["8", "9"])
+            (tmp_path / "x.jv5" / "index.sqlite-wal").unlink(missing_ok=True)
+        assert index.refresh()
+        assert len(index) == 10
+        assert not index.refresh()
     (tmp_path / "x.jv5" / "index.sqlite-wal").write_bytes(b"what the writer left")
     with pytest.raises(Jv5kitError, match="unable to open database file"):
         Index.open(tmp_path / "x.jv5")

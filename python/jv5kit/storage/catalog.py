@@ -104,8 +104,8 @@ class Catalog:
         self._lock = threading.RLock()
         self._write = write
         with self.damage():
-            self._connection = connection.connect(self.path, write=write)
-            self._inode = self.path.stat().st_ino
+            self._connection, self._follows = connection.connect(self.path, write=write)
+            self._file = self._file_now()
             try:
                 self.format = connection.format_of(self._connection, self.path)
             except BaseException:
@@ -146,11 +146,15 @@ class Catalog:
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def is_gone(self) -> bool:
-        """Whether the file was removed, and perhaps another one put in its place."""
+        """Whether the file was removed, and perhaps another one put in its place; or written, if that is not seen."""
         try:
-            return self.path.stat().st_ino != self._inode
+            return self._file_now() != self._file
         except FileNotFoundError:
             return True
+
+    def _file_now(self) -> tuple[int, ...]:
+        found = self.path.stat()
+        return (found.st_ino,) if self._follows else (found.st_ino, found.st_size, found.st_mtime_ns)
 
     def state(self) -> State:
         """The newest committed state, verified."""

@@ -24,8 +24,13 @@ _SIGNS_OF_DAMAGE = ("no such table", "no such column", "Could not decode", "file
 """What SQLite says of a damaged schema or text, in an error that is otherwise one of use."""
 
 
-def connect(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Open the database of an index; one connection may serve several threads, one at a time."""
+def connect(path: Path, *, write: bool) -> tuple[sqlite3.Connection, bool]:
+    """Open the database of an index; one connection may serve several threads, one at a time.
+
+    Returns:
+        The connection, and whether it follows what others write.
+    """
+    follows = True
     uri = f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
     try:
         connection = _open(uri)
@@ -36,12 +41,12 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
         wal = path.with_name(f"{path.name}-wal")
         if write or os.access(path.parent, os.W_OK) or (wal.exists() and wal.stat().st_size):
             raise
-        connection = _open(f"{uri}&immutable=1")
+        connection, follows = _open(f"{uri}&immutable=1"), False
     connection.execute("PRAGMA busy_timeout = 10000")
     if write:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-    return connection
+    return connection, follows
 
 
 def create(path: Path, schema: str) -> sqlite3.Connection:
