@@ -101,7 +101,7 @@ def search(snapshot: Snapshot, rows: Rows, queries: NDArray[np.float32], top_k: 
 def _by_graph(snapshot: Snapshot, graph: Graph, rows: Rows, queries: NDArray[np.float32], top_k: int) -> Found | None:
     """What the graph finds and the masks keep; None where that is less than ``top_k`` rows, or the graph is gone."""
     try:
-        loaded = graph.loaded()
+        graph.loaded()
     except IndexDamagedError:
         # A writer may have put another graph in the place of this one before it was ever used.
         if snapshot.has_its_graph():
@@ -109,13 +109,10 @@ def _by_graph(snapshot: Snapshot, graph: Graph, rows: Rows, queries: NDArray[np.
         return None
     count, held = top_k, graph.record.rows
     while count <= held:
-        loaded.set_ef(max(SEARCH_WIDTH, 2 * count))
-        try:
-            labels, distances = loaded.knn_query(queries, count)
-        except RuntimeError:
-            # hnswlib's way to say that it has found fewer.
+        nearest = graph.nearest(queries, count, max(SEARCH_WIDTH, 2 * count))
+        if nearest is None:
             return None
-        numbers = labels.astype(np.int64)
+        numbers, distances = nearest
         kept = rows.include(snapshot.positions(numbers.ravel())).reshape(numbers.shape)
         if (kept.sum(axis=1) >= top_k).all():
             scores = np.where(kept, 1 - distances, -np.inf).astype(np.float32)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from jv5kit import building, exporting, graph, querying
 from jv5kit.embeddings import whole_number
-from jv5kit.errors import InputError, Jv5kitError
+from jv5kit.errors import IndexDamagedError, InputError, Jv5kitError
 from jv5kit.index_model import IndexModel
-from jv5kit.querying import How
 from jv5kit.sources import id_list, source_of
 from jv5kit.storage.catalog import Catalog, ReplacedError
 from jv5kit.storage.folder import check_free
@@ -302,8 +301,7 @@ class Index:
         """
         self._model.use(self.settings, model)
 
-    # A str is a Sequence[str] as well; the first signature that fits counts. An array's type does not say whether it is
-    # one embedding or several.
+    # A str is a Sequence[str] as well; the first that fits counts. An array may be one embedding or several.
     @overload
     def search(  # type: ignore[overload-overlap]
         self, queries: str, top_k: int = ..., **options: Unpack[SearchOptions]
@@ -352,7 +350,7 @@ class Index:
             if value < 1:
                 raise InputError(f"{name}={value}; it must be at least 1")
         condition = None if filter is None else parse_filter(filter)
-        how = How(top_k, condition, oversample, hybrid, words, {} if stages is None else stages)
+        how = querying.How(top_k, condition, oversample, hybrid, words, {} if stages is None else stages)
         return self._ask(lambda snapshot: querying.search(snapshot, queries, self._model.encode_queries, how))
 
     def _ask(self, question: Callable[[Snapshot], T]) -> T:
@@ -361,7 +359,9 @@ class Index:
             snapshot = self._snapshot
             try:
                 return question(snapshot)
-            except ReplacedError:
+            except (ReplacedError, IndexDamagedError) as error:
+                if not (isinstance(error, ReplacedError) or snapshot.catalog.is_gone()):
+                    raise
                 self._reopen(snapshot)
 
     def refresh(self) -> bool:

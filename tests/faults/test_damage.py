@@ -25,8 +25,8 @@ from jv5kit import Index, sources
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MUTATIONS = int(os.environ.get("JV5KIT_TEST_MUTATIONS", "350"))
-TRUNCATIONS = int(os.environ.get("JV5KIT_TEST_TRUNCATIONS", "20"))
+MUTATIONS = int(os.environ.get("JV5KIT_TEST_MUTATIONS", "400"))
+TRUNCATIONS = int(os.environ.get("JV5KIT_TEST_TRUNCATIONS", "200"))
 STRIDE = 1 if os.environ.get("JV5KIT_TEST_HEADER_FLIPS") == "all" else 101
 SECONDS = 5
 SCRIPT = Path(__file__).with_name("damaged.py")

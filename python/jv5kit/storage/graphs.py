@@ -17,6 +17,8 @@ from jv5kit.errors import IndexDamagedError, MissingExtraError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 GRAPHS = "graphs"
 
 BLOCK_BYTES = 16 << 20
@@ -79,6 +81,25 @@ class Graph:
                 self._loaded = new_graph(self._dim)
                 self._loaded.load_index(str(self._path))
             return self._loaded
+
+    def nearest(
+        self, queries: NDArray[np.float32], count: int, width: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """The ``count`` nearest rows to each query that a search among ``width`` candidates finds.
+
+        Returns:
+            Numbers and distances, both ``(q, count)``; None where it finds fewer.
+        """
+        graph = self.loaded()
+        # The width is a setting of the graph, not of a query: another thread must not change it in between.
+        with self._lock:
+            graph.set_ef(width)
+            try:
+                labels, distances = graph.knn_query(queries, count)
+            except RuntimeError:
+                # hnswlib's way to say that it has found fewer.
+                return None
+        return labels.astype(np.int64), distances
 
 
 def hnswlib() -> Any:
