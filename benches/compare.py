@@ -167,6 +167,25 @@ def int8_workload(floats: NDArray[np.float32], target: float) -> Workload:
     )
 
 
+def int8_search_workload(rows: int) -> Workload:
+    """Exact top 10 among int8 rows by their dot products, beside FAISS's over the same values."""
+    rng = np.random.default_rng(3)
+    values, _ = jv5kit.quantize_rows(rng.standard_normal((rows, 256), np.float32))
+    queries, _ = jv5kit.quantize_rows(rng.standard_normal((100, 256), np.float32))
+    scales, floats = np.ones(rows, np.float32), queries.astype(np.float32)
+    kind = faiss.ScalarQuantizer.QT_8bit_direct_signed
+    index = faiss.IndexScalarQuantizer(256, kind, faiss.METRIC_INNER_PRODUCT)
+    index.add(values.astype(np.float32))
+    return Workload(
+        name=f"{rows:,} x 256 int8, 100 queries",
+        operations=100 * rows,
+        peer=lambda: index.search(floats, TOP_K),
+        ours=lambda: jv5kit.int8_search(queries, values, scales, TOP_K, threads=1),
+        same=lambda theirs, ours: np.array_equal(theirs[0], ours[0]),
+        peer_name="FAISS SQ8 direct",
+    )
+
+
 def clustered(rows: int, dim: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Unit rows that lie about topics as texts do, some fifty to each, and 100 queries about some of the topics."""
     rng = np.random.default_rng(seed)
@@ -236,6 +255,7 @@ def workloads(rows: int) -> Iterator[Workload]:
     yield packing_workload(floats[:2000], 1.5)
     yield int8_workload(floats, 5.0)
     del codes, queries, floats
+    yield int8_search_workload(rows // 4)
     yield rescored_workload(rows, 4.0)
 
 
