@@ -34,7 +34,10 @@ $(VENV)/build.stamp: $(RUST) | $(BIN)/pip
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --editable '.[torch]'
 	@touch $@
 
+# The tests try the graph of hnswlib, which comes as source.
 $(VENV)/test.stamp: pyproject.toml $(VENV)/build.stamp
+	@command -v c++ >/dev/null && $(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+	|| { echo "the tests need a C++ compiler (c++) and CPython's headers (on Debian: g++ and python3-dev)" >&2; exit 1; }
 	$(BIN)/pip install --quiet --group test --group lint
 	@touch $@
 
