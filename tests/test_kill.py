@@ -39,6 +39,7 @@ main()
 
 # A commit in the wrong order: the transaction before the segment that it names.
 WRONG_ORDER = """
+import time
 from jv5kit.storage.writer import SEGMENTS, write_segment
 written = []
 def write(self, number, parts):
@@ -50,6 +51,8 @@ def write(self, number, parts):
 register = Writer._register
 def late(self, change):
     register(self, change)
+    # Long enough that a kill meets it.
+    time.sleep(0.02)
     for path, target in written:
         path.replace(target)
     written.clear()
