@@ -157,6 +157,7 @@ def test_wrong_arguments_of_int8_search_are_named(
     arguments: tuple[object, ...], options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
+        # Arguments of the wrong types are the point.
         int8_search(*arguments, **options)  # type: ignore[arg-type]
 
 
@@ -246,6 +247,7 @@ def test_other_python_threads_run_during_a_search() -> None:
 )
 def test_wrong_arguments_are_named(arguments: tuple[object, ...], options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
+        # Arguments of the wrong types are the point.
         hamming_search(*arguments, **options)  # type: ignore[arg-type]
 
 

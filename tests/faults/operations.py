@@ -82,6 +82,7 @@ class Operation:
                     index.add(documents(state), embeddings=embeddings(state))
             else:
                 rows = embeddings(state)
+                # Options of several types in one mapping.
                 Index.build(folder, documents(state), embeddings=rows, **self.options).close()  # type: ignore[arg-type]
 
     def arguments(self, inputs: Path, folder: Path) -> list[str]:

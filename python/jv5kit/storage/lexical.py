@@ -19,6 +19,7 @@ TOKENIZER = "porter unicode61"
 TITLE_WEIGHT = 2
 """What a word in the title counts, beside one in the text."""
 
+# A list of them would be a page long.
 STOP_WORDS = frozenset(
     """
     a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to
