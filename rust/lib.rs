@@ -16,6 +16,7 @@
 //! * [`search`] cuts queries × codes into tiles that stay in cache, scans them and merges;
 //! * [`mod@dot`] multiplies int8 vectors, and [`int8_search`] searches int8 rows by it as [`search`] does codes;
 //! * [`rescore`] multiplies float queries with the int8 rows of their candidates;
+//! * [`mod@model`] is the forward pass of embedding models;
 //! * [`checksum`] guards stored blocks by CRC32C;
 //! * [`simd`] has a tier for each instruction set, as one table: each tier is one file that compiles the shared algorithms
 //!   for its instructions, detected once at run time and forced by `JV5KIT_SIMD`.
@@ -29,6 +30,7 @@ pub mod int8_search;
 // Only a tier of x86-64 on Linux has a matrix unit; the tests run everywhere.
 #[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
 mod matrix;
+pub mod model;
 pub mod parts;
 pub mod quantize;
 pub mod rescore;

@@ -201,7 +201,7 @@ fn mask_of<'a>(mask: Option<&'a PyReadonlyArray1<'_, u8>>, rows: usize) -> PyRes
 }
 
 /// Threads to use at most: the argument, else `JV5KIT_THREADS`, else the processors of this process.
-fn thread_limit(threads: Option<usize>) -> PyResult<usize> {
+pub(super) fn thread_limit(threads: Option<usize>) -> PyResult<usize> {
     let forced = std::env::var_os(THREADS).filter(|value| !value.is_empty());
     match (threads, forced) {
         (Some(0), _) => Err(InputError::new_err("threads=0; it must be at least 1")),

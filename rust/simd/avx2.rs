@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use super::Tier;
 use crate::dot::{self, DotLanes};
 use crate::hamming::{self, Lanes, Tile};
+use crate::model::simd::avx2 as model;
 use crate::parts::TileRows;
 use crate::quantize::{self, Ranges};
 use crate::rescore;
@@ -17,8 +18,12 @@ const DOT_QUERIES: usize = 4;
 
 pub(super) static TIER: Tier = Tier {
     name: "avx2",
-    needs: "AVX2 and POPCNT",
-    available: || std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("popcnt"),
+    needs: "AVX2, FMA and POPCNT",
+    available: || {
+        std::is_x86_feature_detected!("avx2")
+            && std::is_x86_feature_detected!("fma")
+            && std::is_x86_feature_detected!("popcnt")
+    },
     sign_bits,
     int8_values,
     ranged_values,
@@ -33,6 +38,7 @@ pub(super) static TIER: Tier = Tier {
         scan: scan_dots,
         dots,
     },
+    model: &model::FLOAT32,
     unit_length,
     lanes: 4,
     pack,

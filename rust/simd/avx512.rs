@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::{Tier, vnni};
 use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, code_words};
+use crate::model::simd::avx2 as model;
 use crate::parts::TileRows;
 use crate::quantize::{self, Ranges};
 use crate::rescore;
@@ -28,6 +29,7 @@ pub(super) static TIER: Tier = Tier {
     mixed_dot,
     code_dot,
     dot: vnni::KERNEL,
+    model: &model::FLOAT32,
     unit_length,
     lanes: 8,
     pack,

@@ -14,7 +14,8 @@ mod avx512;
 mod neon;
 #[cfg(target_arch = "x86_64")]
 mod popcnt;
-mod scalar;
+mod portable;
+
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
@@ -23,6 +24,7 @@ use std::sync::OnceLock;
 use crate::dot;
 use crate::hamming::Tile;
 use crate::matrix::Batch;
+use crate::model::simd::Kernels;
 use crate::parts::TileRows;
 use crate::quantize::Ranges;
 use crate::topk::TopK;
@@ -32,7 +34,7 @@ pub const VARIABLE: &str = "JV5KIT_SIMD";
 
 /// Every tier of this architecture, the fastest last.
 static TIERS: &[&Tier] = &[
-    &scalar::TIER,
+    &portable::TIER,
     #[cfg(target_arch = "x86_64")]
     &popcnt::TIER,
     #[cfg(target_arch = "x86_64")]
@@ -67,6 +69,8 @@ pub struct Tier {
     pub(crate) code_dot: unsafe fn(&[f32], &[u8]) -> f32,
     /// Exact search by the dot product of int8 rows, see [`mod@crate::dot`].
     pub(crate) dot: dot::Kernel,
+    /// The forward pass, see [`crate::model`].
+    pub(crate) model: &'static Kernels,
     /// One row at unit length: `(row, out)`, of the same length, see [`mod@crate::truncate`].
     pub(crate) unit_length: unsafe fn(&[f32], &mut [f32]),
     /// Codes in a group of a packed tile.
@@ -130,7 +134,7 @@ pub(crate) fn prefetch<T>(values: &[T], start: usize, len: usize) {
 fn choose(forced: Option<String>) -> Result<Choice, String> {
     let here = || available_tiers().map(|tier| tier.name).collect::<Vec<_>>().join(", ");
     let Some(name) = forced.filter(|name| !name.is_empty()) else {
-        let tier = available_tiers().last().expect("the scalar tier is always there");
+        let tier = available_tiers().last().expect("the portable tier is always there");
         return Ok(Choice { tier, forced: false });
     };
     let Some(tier) = TIERS.iter().copied().find(|tier| tier.name == name) else {
@@ -160,7 +164,7 @@ mod tests {
     #[test]
     fn a_tier_that_is_not_there_is_an_error() {
         let message = choose(Some("mmx".into())).err().unwrap();
-        assert!(message.contains("JV5KIT_SIMD=mmx") && message.contains("scalar"), "{message}");
+        assert!(message.contains("JV5KIT_SIMD=mmx") && message.contains("portable"), "{message}");
         for tier in TIERS.iter().filter(|tier| !(tier.available)()) {
             assert!(choose(Some(tier.name.into())).err().unwrap().contains(tier.needs));
         }

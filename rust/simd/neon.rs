@@ -3,7 +3,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Tier, scalar};
+use super::{Tier, portable};
 use crate::hamming::{self, Lanes, Tile};
 use crate::parts::TileRows;
 use crate::topk::TopK;
@@ -15,7 +15,7 @@ pub(super) static TIER: Tier = Tier {
     lanes: 2,
     pack,
     scan,
-    ..scalar::TIER
+    ..portable::TIER
 };
 
 // SAFETY: the methods are called only from `scan` below, which has their target features and runs only where detected.

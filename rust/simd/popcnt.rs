@@ -1,6 +1,6 @@
-//! The POPCNT instruction, on every x86-64 processor since 2008: the scalar tier, but for the scan that counts bits.
+//! The POPCNT instruction, on every x86-64 processor since 2008: the portable tier, but for the scan that counts bits.
 
-use super::{Tier, scalar};
+use super::{Tier, portable};
 use crate::hamming::{self, Tile};
 use crate::topk::TopK;
 
@@ -9,7 +9,7 @@ pub(super) static TIER: Tier = Tier {
     needs: "POPCNT",
     available: || std::is_x86_feature_detected!("popcnt"),
     scan,
-    ..scalar::TIER
+    ..portable::TIER
 };
 
 #[target_feature(enable = "popcnt")]

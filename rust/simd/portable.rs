@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use super::Tier;
 use crate::dot::{self, DotLanes};
 use crate::hamming::{self, Lanes, Tile};
+use crate::model::simd::portable as model;
 use crate::parts::TileRows;
 use crate::quantize::{self, Ranges};
 use crate::rescore;
@@ -15,7 +16,7 @@ use crate::truncate;
 const DOT_QUERIES: usize = 4;
 
 pub(super) static TIER: Tier = Tier {
-    name: "scalar",
+    name: "portable",
     needs: "nothing",
     available: || true,
     sign_bits,
@@ -32,6 +33,7 @@ pub(super) static TIER: Tier = Tier {
         scan: scan_dots,
         dots,
     },
+    model: &model::FLOAT32,
     unit_length,
     lanes: 1,
     pack,

@@ -1,0 +1,163 @@
+//! Vectors of float32, and the functions of them that a forward pass needs: written once over a small trait.
+
+/// A vector of float32.
+///
+/// # Safety
+/// The methods may run only where the processor has the instructions of the implementing type.
+pub(crate) unsafe trait Floats: Copy {
+    /// Values in a vector.
+    const LANES: usize;
+    unsafe fn splat(value: f32) -> Self;
+    /// `LANES` values, at any address.
+    unsafe fn load(values: *const f32) -> Self;
+    unsafe fn store(self, values: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    /// `self × factor + summand`, rounded once where the tier has the instruction, everywhere in the same way.
+    unsafe fn mul_add(self, factor: Self, summand: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    unsafe fn min(self, other: Self) -> Self;
+    /// To the nearest whole number.
+    unsafe fn round(self) -> Self;
+    /// 2 to the power of whole numbers from -127 (which gives 0) to 127.
+    unsafe fn exp2_whole(self) -> Self;
+    /// The sign bit of `self`, all else of `magnitude`.
+    unsafe fn sign_to(self, magnitude: Self) -> Self;
+
+    /// The first `count` values, then zeros.
+    #[inline(always)]
+    unsafe fn load_part(values: *const f32, count: usize) -> Self {
+        let mut lanes = [0.0f32; 16];
+        // SAFETY: the caller vouches for `count` values, at most LANES.
+        unsafe {
+            values.copy_to_nonoverlapping(lanes.as_mut_ptr(), count);
+            Self::load(lanes.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn lanes(self) -> [f32; 16] {
+        let mut lanes = [0.0f32; 16];
+        // SAFETY: no vector has more than 16 lanes.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        lanes
+    }
+
+    /// The sum of the lanes, neighboring halves first.
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: see the trait.
+        let mut lanes = unsafe { self.lanes() };
+        let mut width = Self::LANES / 2;
+        while width > 0 {
+            for lane in 0..width {
+                lanes[lane] += lanes[lane + width];
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        // SAFETY: see the trait.
+        let lanes = unsafe { self.lanes() };
+        lanes[..Self::LANES].iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b))
+    }
+}
+
+/// e to the power of `x`: relative error below 2e-7 from -87 to 88; 0 below -87.7, also of -infinity.
+///
+/// `x = n ln 2 + r` with |r| ≤ ln 2 / 2, and the Taylor series of e^r to the seventh power.
+#[inline(always)]
+pub(crate) unsafe fn exp<V: Floats>(x: V) -> V {
+    // SAFETY: see the trait; here and below.
+    unsafe {
+        let x = x.max(V::splat(-88.0)).min(V::splat(88.0));
+        let n = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
+        // ln 2 in two parts, the first with zeros at its end, so that n × the first is exact.
+        let r = n.mul_add(V::splat(-0.693_359_4), x);
+        let r = n.mul_add(V::splat(2.121_944_4e-4), r);
+        let mut series = V::splat(1.0 / 5040.0);
+        for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            series = series.mul_add(r, V::splat(coefficient));
+        }
+        series.mul(n.exp2_whole())
+    }
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) unsafe fn sigmoid<V: Floats>(x: V) -> V {
+    // SAFETY: see the trait.
+    unsafe {
+        let one = V::splat(1.0);
+        one.div(one.add(exp(V::splat(0.0).sub(x))))
+    }
+}
+
+/// The error function, to 2e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
+#[inline(always)]
+pub(crate) unsafe fn erf<V: Floats>(x: V) -> V {
+    // SAFETY: see the trait.
+    unsafe {
+        let one = V::splat(1.0);
+        let magnitude = x.max(V::splat(0.0).sub(x));
+        let t = one.div(magnitude.mul_add(V::splat(0.327_591_1), one));
+        let mut series = V::splat(1.061_405_4);
+        for coefficient in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
+            series = series.mul_add(t, V::splat(coefficient));
+        }
+        let gauss = exp(V::splat(0.0).sub(magnitude.mul(magnitude)));
+        x.sign_to(one.sub(series.mul(t).mul(gauss)))
+    }
+}
+
+/// What follows the first linear layer of a feed-forward block, as `hidden_act` in a model's `config.json` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x Φ(x)`, by the error function.
+    Gelu,
+    /// GELU with the hyperbolic tangent in place of the error function: Hendrycks and Gimpel, arXiv 1606.08415.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x sigmoid(x)`, also called swish.
+    Silu,
+}
+
+impl Activation {
+    /// The activation of that name in transformers.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "gelu" => Some(Self::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Some(Self::GeluTanh),
+            "relu" => Some(Self::Relu),
+            "silu" | "swish" => Some(Self::Silu),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) unsafe fn of<V: Floats>(self, x: V) -> V {
+        // SAFETY: see the trait.
+        unsafe {
+            match self {
+                Self::Gelu => {
+                    let erf = erf(x.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2)));
+                    x.mul(V::splat(0.5)).mul(erf.add(V::splat(1.0)))
+                }
+                // 0.5 (1 + tanh u) = sigmoid(2 u)
+                Self::GeluTanh => {
+                    let cube = x.mul(x).mul(x);
+                    let u = cube.mul_add(V::splat(0.044_715), x).mul(V::splat(1.595_769_1));
+                    x.mul(sigmoid(u))
+                }
+                Self::Relu => x.max(V::splat(0.0)),
+                Self::Silu => x.mul(sigmoid(x)),
+            }
+        }
+    }
+}

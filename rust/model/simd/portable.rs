@@ -1,0 +1,94 @@
+//! Arrays of four values, of which every compiler makes vectors.
+
+use super::kernels;
+use crate::model::floats::Floats;
+use crate::model::packed::Value;
+use crate::model::product::Float32;
+
+kernels!(FLOAT32, Float32<Four, 4>, Value::Float32,);
+
+/// Four values.
+#[derive(Clone, Copy)]
+pub(crate) struct Four([f32; 4]);
+
+impl Four {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
+    }
+}
+
+// SAFETY: plain operations, on every processor.
+unsafe impl Floats for Four {
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(values: *const f32) -> Self {
+        // SAFETY: the caller vouches for four values; here and below.
+        Self(unsafe { values.cast::<[f32; 4]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, values: *mut f32) {
+        // SAFETY: see above.
+        unsafe { values.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+
+    /// Rounded twice: without the instruction, rounding once is a call of a function for each value.
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, summand: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] * factor.0[lane] + summand.0[lane]))
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+
+    /// For the small numbers that occur: adding 1.5 × 2^23 leaves no room for a fraction.
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        const SHIFT: f32 = 12_582_912.0;
+        Self(self.0.map(|value| (value + SHIFT) - SHIFT))
+    }
+
+    #[inline(always)]
+    unsafe fn exp2_whole(self) -> Self {
+        Self(self.0.map(|value| f32::from_bits(((value as i32 + 127) << 23) as u32)))
+    }
+
+    #[inline(always)]
+    unsafe fn sign_to(self, magnitude: Self) -> Self {
+        self.zip(magnitude, |sign, magnitude| magnitude.copysign(sign))
+    }
+}
