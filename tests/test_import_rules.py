@@ -14,14 +14,15 @@ PACKAGE = Path(jv5kit.__file__).parent
 # Each layer may import those to its left, never those to its right; modules of one layer may import each other.
 LAYERS = [
     {"types", "errors"},
-    {"_native", "tasks", "logs", "progress"},
+    {"_native", "tasks", "logs", "prefetch", "progress"},
     {"documents", "embeddings", "exact", "filters", "quantize", "rotation", "where"},
     {"storage"},
     {"hybrid", "scan"},
     {"graph"},
     {"exporting", "querying"},
-    {"pretrained"},
-    {"modeling"},
+    {"pretrained", "weights"},
+    {"modeling", "native"},
+    {"backends"},
     {"encoder"},
     {"sources", "index_model"},
     {"building"},

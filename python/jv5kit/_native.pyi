@@ -1,10 +1,11 @@
-from collections.abc import Sequence
-from typing import Final, Literal, overload
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, Self, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__: Final = [
+    "Model",
     "block_checksums",
     "code_products",
     "crc32c",
@@ -17,7 +18,32 @@ __all__: Final = [
     "quantize_rows",
     "simd_tier",
     "truncate",
+    "why_not_native",
 ]
+
+@final
+class Model:
+    dtype: Literal["float32", "bfloat16"]
+    def __new__(
+        cls,
+        settings: Mapping[str, str],
+        tensors: Mapping[str, tuple[str, Sequence[int], NDArray[np.uint8]]],
+        adapters: Sequence[tuple[str, Mapping[str, tuple[str, Sequence[int], NDArray[np.uint8]]], float]],
+        dtype: str | None,
+    ) -> Self: ...
+    def embed(
+        self,
+        tokens: NDArray[np.uint32],
+        starts: NDArray[np.int64],
+        *,
+        pooling: str,
+        adapter: str | None,
+        dim: int,
+        unit: bool,
+        normalize: bool,
+        binary: bool,
+        threads: int | None,
+    ) -> NDArray[Any]: ...
 
 def block_checksums(data: NDArray[np.uint8], block_bytes: int) -> NDArray[np.uint32]: ...
 def code_products(
@@ -65,3 +91,4 @@ def quantize_rows(
 ) -> tuple[NDArray[np.int8], NDArray[np.float32], None]: ...
 def simd_tier() -> tuple[str, bool, list[str]]: ...
 def truncate(embeddings: NDArray[np.float32], dim: int) -> NDArray[np.float32]: ...
+def why_not_native(settings: Mapping[str, str]) -> str | None: ...

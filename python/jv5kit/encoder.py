@@ -7,16 +7,17 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 
+from jv5kit.backends import Output, load_backend
 from jv5kit.embeddings import as_rows, truncate_embeddings
 from jv5kit.errors import InputError, ModelNotFoundError
 from jv5kit.logs import logger
 from jv5kit.pretrained import Checkpoint, load_checkpoint
+from jv5kit.prefetch import ahead
 from jv5kit.progress import ProgressBar
-from jv5kit.quantize import quantize_embeddings
 from jv5kit.tasks import document_prompt, named_prompt, query_prompt
 
 if TYPE_CHECKING:
@@ -26,26 +27,17 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from tokenizers import Tokenizer
 
+    from jv5kit.backends import Backend, BackendName, DType
+
 EncodePrecision = Literal["float32", "ubinary"]
 
 WINDOW = 4096
-"""Texts that are tokenized and sorted by length together: bounds the memory for tokens, whatever the input's size."""
+"""Texts that are tokenized together, and sorted by length where batches are padded: bounds the memory for tokens."""
+
+FIRST_WINDOW = 256
+"""Texts whose tokens are waited for; those of the others are made while embeddings are."""
 
 TEXTS_WORTH_A_BAR = 256
-
-
-class Backend(Protocol):
-    """A forward pass: token ids in, pooled embeddings out."""
-
-    name: str
-    batch_tokens: int
-
-    @property
-    def device(self) -> str:
-        """Where it runs."""
-
-    def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Embed token sequences, none of them empty: float32 ``(len(batch), dim)``, not normalized."""
 
 
 class Encoder:
@@ -62,22 +54,33 @@ class Encoder:
         self._tokenizer = _load_tokenizer(checkpoint)
 
     @classmethod
-    def from_pretrained(cls, model: str | os.PathLike[str] | None = None, *, device: str | None = None) -> Self:
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        device: str | None = None,
+        backend: BackendName | None = None,
+        dtype: DType | None = None,
+    ) -> Self:
         """Load a model.
 
         Args:
             model: a folder (sentence-transformers or transformers), a hub id, or None for ``JV5KIT_MODEL``, else the
                 default model, which needs no network.
-            device: where torch runs it, such as ``"cpu"`` or ``"cuda:1"``; by default a GPU if there is one.
+            device: ``"cpu"``, or where torch runs it, such as ``"cuda:1"``; by default a GPU if there is one and torch is
+                installed, else the CPU.
+            backend: ``"native"`` (Rust, on the CPU) or ``"torch"``; by default native on a CPU if it knows the
+                architecture.
+            dtype: ``"float32"`` or ``"bfloat16"``, what matrices are multiplied in; by default the fastest that keeps
+                each embedding within a cosine of 0.999 of float32: bfloat16 where the processor multiplies it.
 
         Raises:
             ModelNotFoundError: there is no such model, or its layout or weights cannot be read.
-            MissingExtraError: torch is not installed.
+            MissingExtraError: only torch can run it, and torch is not installed.
+            InputError: the device, the backend or the dtype is not known, or they do not go together.
         """
-        from jv5kit.modeling import TorchBackend
-
         checkpoint = load_checkpoint(model)
-        return cls(checkpoint, TorchBackend(checkpoint, device))
+        return cls(checkpoint, load_backend(checkpoint, backend, device, dtype))
 
     @property
     def dim(self) -> int:
@@ -118,7 +121,7 @@ class Encoder:
         self,
         inputs: str | Sequence[str],
         *,
-        task: str = "retrieval",  # noqa: ARG002  (a model without adapters is the same for every task)
+        task: str = "retrieval",
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
@@ -149,6 +152,7 @@ class Encoder:
             InputError: an argument is wrong.
         """
         dim = self._check(batch_size, precision, truncate_dim)
+        adapter = self._adapter(task)
         if prompt is None:
             prompts = self.checkpoint.prompts
             prompt = named_prompt(prompts, prompt_name, self.checkpoint.default_prompt_name)
@@ -156,18 +160,24 @@ class Encoder:
         texts = _texts(inputs)
         if show_progress_bar is None and len(texts) < TEXTS_WORTH_A_BAR:
             show_progress_bar = False
-        embeddings = np.empty((len(texts), self.dim), np.float32)
+        binary = precision == "ubinary"
+        output = Output(dim, unit=self.checkpoint.normalize, normalize=normalize_embeddings and not binary, binary=binary)
+        shape = (len(texts), -(-dim // 8) if binary else dim)
+        embeddings: NDArray[Any] = np.empty(shape, np.uint8 if binary else np.float32)
         cut = 0
         with ProgressBar("Encoding", lambda: len(texts), "texts", show=show_progress_bar) as progress:
-            for start in range(0, len(texts), WINDOW):
-                tokens, cut_here = self._tokenize(texts[start : start + WINDOW], prompt)
+            windows = self._windows(len(texts))
+            tokenized = ahead(lambda window: self._tokenize(texts[slice(*window)], prompt), windows)
+            for (start, _), (tokens, cut_here) in zip(windows, tokenized, strict=True):
                 cut += cut_here
                 for batch in self._batches(tokens, batch_size):
-                    embeddings[[start + i for i in batch]] = self.backend.embed([tokens[i] for i in batch])
+                    rows: Any = [start + i for i in batch]
+                    if not self.backend.pads:
+                        rows = slice(rows[0], rows[-1] + 1)
+                    embeddings[rows] = self.backend.embed([tokens[i] for i in batch], adapter, output)
                     progress(len(batch))
         _count_cut(cut, len(texts), self.checkpoint.max_tokens)
-        result = self._finish(embeddings, dim, precision, normalize=normalize_embeddings)
-        return result[0] if isinstance(inputs, str) else result
+        return embeddings[0] if isinstance(inputs, str) else embeddings
 
     def encode_query(self, inputs: str | Sequence[str], *, task: str = "retrieval", **options: Any) -> NDArray[Any]:
         """Encode queries: as :meth:`encode`, with the model's query prompt (its document prompt but for retrieval)."""
@@ -218,6 +228,19 @@ class Encoder:
             raise InputError(f"truncate_dim={dim} is outside 1..{self.dim}, the model's dimensions")
         return dim
 
+    def _adapter(self, task: str) -> str | None:
+        """The adapter of a task, None on a model without adapters."""
+        adapters = self.checkpoint.adapters
+        if adapters and task not in adapters:
+            raise InputError(f"task={task!r} is no adapter of this model; it has {', '.join(map(repr, adapters))}")
+        return task if adapters else None
+
+    def _windows(self, count: int) -> list[tuple[int, int]]:
+        """First and last text, exclusive, of what is tokenized together; the first window is waited for."""
+        first = count if self.backend.pads else FIRST_WINDOW
+        ends = [*range(min(first, WINDOW, count), count, WINDOW), count]
+        return list(zip([0, *ends], ends, strict=False))
+
     def _tokenize(self, texts: list[str], prompt: str) -> tuple[list[list[int]], int]:
         """Token ids of each text, and how many texts were cut to the context."""
         if prompt:
@@ -228,26 +251,28 @@ class Encoder:
         return tokens, sum(1 for encoding in encodings if encoding.overflowing)
 
     def _batches(self, tokens: list[list[int]], batch_size: int | None) -> Iterator[list[int]]:
-        """Positions of texts that go through the model together: of like length, the longest first."""
-        order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
+        """Positions of texts that go through the model together.
+
+        Where a batch is padded its texts are of like length, the longest first; else they keep their order.
+        """
+        order = list(range(len(tokens)))
+        if not self.backend.pads:
+            batch, total = 0, 0
+            for i in order:
+                total += len(tokens[i])
+                if i > batch and (total > self.backend.batch_tokens if batch_size is None else i - batch == batch_size):
+                    yield order[batch:i]
+                    batch, total = i, len(tokens[i])
+            if order:
+                yield order[batch:]
+            return
+        order.sort(key=lambda i: -len(tokens[i]))
         start = 0
         while start < len(order):
             longest = len(tokens[order[start]])
             size = batch_size or max(1, self.backend.batch_tokens // longest)
             yield order[start : start + size]
             start += size
-
-    def _finish(
-        self, embeddings: NDArray[np.float32], dim: int, precision: EncodePrecision, *, normalize: bool
-    ) -> NDArray[Any]:
-        if self.checkpoint.normalize and not normalize:
-            embeddings = truncate_embeddings(embeddings, self.dim)
-        if precision == "ubinary":
-            # The sign of a value does not depend on the length of its row.
-            return quantize_embeddings(embeddings[:, :dim])
-        if normalize:
-            return truncate_embeddings(embeddings, dim)
-        return np.ascontiguousarray(embeddings[:, :dim])
 
 
 def _texts(inputs: object) -> list[str]:

@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jv5kit.embeddings import truncate_embeddings
 from jv5kit.errors import InputError, MissingExtraError, ModelNotFoundError
+from jv5kit.quantize import quantize_embeddings
+from jv5kit.weights import read_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pathlib import Path
+
     import torch
     from numpy.typing import NDArray
 
+    from jv5kit.backends import BackendName, DType, Output
     from jv5kit.pretrained import Checkpoint, Pooling
 
 BATCH_TOKENS = {"cpu": 8192, "cuda": 131072}
@@ -22,7 +28,7 @@ BATCH_TOKENS = {"cpu": 8192, "cuda": 131072}
 
 
 class TorchBackend:
-    """A model in torch, float32, on a CPU or a GPU.
+    """A model in torch, on a CPU or a GPU.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
@@ -30,12 +36,14 @@ class TorchBackend:
         ModelNotFoundError: transformers cannot load the folder; remote code is never run.
     """
 
-    name = "torch"
+    name: BackendName = "torch"
+    pads = True
 
-    def __init__(self, checkpoint: Checkpoint, device: str | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, device: str | None = None, dtype: DType | None = None) -> None:
         torch, auto_model = _import_torch()
         self._torch = torch
         self._checkpoint = checkpoint
+        self.dtype: DType = dtype or "float32"
         try:
             self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             torch.empty(0, device=self._device)
@@ -48,7 +56,7 @@ class TorchBackend:
         try:
             model, loaded = auto_model.from_pretrained(
                 checkpoint.folder,
-                dtype=torch.float32,
+                dtype=getattr(torch, self.dtype),
                 trust_remote_code=False,
                 use_safetensors=True,
                 local_files_only=True,
@@ -61,6 +69,9 @@ class TorchBackend:
             raise ModelNotFoundError(f"model {checkpoint.name!r} cannot be loaded: {reason}") from error
         _check_complete(checkpoint.name, loaded)
         self._model = model.to(self._device).eval()
+        self._adapter: str | None = None
+        for name, folder in checkpoint.adapters.items():
+            self._add_adapter(name, folder)
         self._vocabulary = int(model.get_input_embeddings().num_embeddings)
 
     @property
@@ -68,8 +79,12 @@ class TorchBackend:
         """Where the model runs, as torch names it."""
         return str(self._device)
 
-    def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Embed a batch of token sequences, none of them empty: float32 ``(len(batch), dim)``, not normalized."""
+    def embed(self, batch: Sequence[Sequence[int]], adapter: str | None, output: Output) -> NDArray[Any]:
+        """Embed a batch of token sequences, none of them empty: ``(len(batch), dim)`` float32, or uint8 codes.
+
+        Raises:
+            ModelNotFoundError: a token is beyond the vocabulary.
+        """
         torch = self._torch
         longest = max(map(len, batch))
         ids = np.full((len(batch), longest), self._checkpoint.pad_token_id, np.int64)
@@ -82,6 +97,7 @@ class TorchBackend:
                 f"model {self._checkpoint.name!r}: its tokenizer gives the token {ids.max()}, but its vocabulary ends "
                 f"at {self._vocabulary - 1}; the two do not belong together"
             )
+        self._adapter = adapter
         with torch.inference_mode():
             attention_mask = torch.from_numpy(mask).to(self._device)
             states = self._model(
@@ -89,7 +105,44 @@ class TorchBackend:
             ).last_hidden_state
             pooled = pool(states, attention_mask, self._checkpoint.pooling)
             embeddings: NDArray[np.float32] = pooled.float().cpu().numpy()
-            return embeddings
+        return _finish(embeddings, output)
+
+    def _add_adapter(self, name: str, folder: Path) -> None:
+        """Let an adapter add to its linear layers, while it is the one in use."""
+        torch = self._torch
+        from safetensors.torch import load_file
+
+        _, scale = read_adapter(folder)
+        tensors = load_file(folder / "adapter_model.safetensors", device=str(self._device))
+        tensors = {key.removeprefix("base_model.model."): tensor for key, tensor in tensors.items()}
+        linears = dict(self._model.named_modules())
+        for key in [key for key in tensors if key.endswith(".lora_A.weight")]:
+            layer = key.removesuffix(".lora_A.weight")
+            down, up = (tensors.pop(f"{layer}.lora_{half}.weight", None) for half in "AB")
+            if layer not in linears or up is None:
+                raise ModelNotFoundError(f"adapter {name}: {key} belongs to no layer of the model, or has no lora_B")
+            down, up = (matrix.to(getattr(torch, self.dtype)) for matrix in (down, up))
+
+            def add(_: Any, inputs: Any, result: Any, down: Any = down, up: Any = up) -> Any:
+                if self._adapter != name:
+                    return result
+                linear = torch.nn.functional.linear
+                return result + scale * linear(linear(inputs[0], down), up)
+
+            linears[layer].register_forward_hook(add)
+        if tensors:
+            raise ModelNotFoundError(f"adapter {name} has the tensor {min(tensors)}, which belongs to no layer")
+
+
+def _finish(embeddings: NDArray[np.float32], output: Output) -> NDArray[Any]:
+    if output.unit and not output.normalize:
+        embeddings = truncate_embeddings(embeddings, embeddings.shape[1])
+    if output.binary:
+        # The sign of a value does not depend on the length of its row.
+        return quantize_embeddings(embeddings[:, : output.dim])
+    if output.normalize:
+        return truncate_embeddings(embeddings, output.dim)
+    return np.ascontiguousarray(embeddings[:, : output.dim])
 
 
 def pool(states: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:

@@ -33,7 +33,7 @@ _OLD_POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
 
-_FILES = ["*.json", "*.safetensors", "*/*.json", "tokenizer.model", "vocab.txt"]
+_FILES = ["*.json", "*.safetensors", "*/*.json", "adapters/*", "tokenizer.model", "vocab.txt"]
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _ROBERTA_LIKE = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 
@@ -53,6 +53,7 @@ class Checkpoint:
         prompts: prompts by name, some or all of which may be empty.
         default_prompt_name: the prompt of texts for which none is named.
         pad_token_id: id that fills up a batch.
+        adapters: folders of the model's adapters, by task.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Checkpoint:
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     pad_token_id: int = 0
+    adapters: dict[str, Path] = field(default_factory=dict)
 
     @property
     def tokenizer_file(self) -> Path:
@@ -78,7 +80,10 @@ class Checkpoint:
         embedding; not of the prompts, which an index keeps itself.
         """
         digest = bytearray(repr((self.pooling, self.normalize, self.lower_case, self.max_tokens)).encode())
-        for path in [self.folder / "config.json", self.tokenizer_file, *sorted(self.folder.glob("*.safetensors"))]:
+        files = [self.folder / "config.json", self.tokenizer_file, *sorted(self.folder.glob("*.safetensors"))]
+        for folder in self.adapters.values():
+            files += [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
+        for path in files:
             size = path.stat().st_size
             with path.open("rb") as file:
                 if path.suffix == ".json":
@@ -109,6 +114,15 @@ def load_checkpoint(model: str | os.PathLike[str] | None) -> Checkpoint:
     if not _HUB_ID.fullmatch(name):
         raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id (ORGANIZATION/NAME)")
     return _read_folder(_download(name), name)
+
+
+def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The settings of a model's ``config.json``.
+
+    Raises:
+        ModelNotFoundError: it cannot be read.
+    """
+    return _read_object(checkpoint.folder / "config.json", checkpoint.name)
 
 
 def _folder_named(name: str) -> Path | None:
@@ -226,6 +240,7 @@ def _checkpoint(folder: Path, transformer: Path, name: str, *, pooling: Pooling,
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         pad_token_id=config.get("pad_token_id") or 0,
+        adapters={path.parent.name: path.parent for path in sorted(transformer.glob("adapters/*/adapter_config.json"))},
     )
 
 

@@ -11,6 +11,8 @@ pub(crate) unsafe trait Floats: Copy {
     /// `LANES` values, at any address.
     unsafe fn load(values: *const f32) -> Self;
     unsafe fn store(self, values: *mut f32);
+    /// `LANES` values in bfloat16, at any address.
+    unsafe fn load_bfloat16(values: *const u16) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;

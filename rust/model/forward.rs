@@ -64,7 +64,7 @@ fn padded(columns: usize) -> usize {
 
 /// Rows of a block of a model.
 fn block_rows(model: &Model) -> usize {
-    let bytes = model.shape.intermediate.max(model.shape.hidden) * model.kernels.layout.value.bytes();
+    let bytes = model.shape.intermediate.max(model.shape.hidden) * model.kernels.layout.factors.input_bytes();
     (BLOCK_BYTES / bytes / 16 * 16).clamp(48, BLOCK)
 }
 
@@ -120,7 +120,7 @@ impl Workspace {
         };
         let mut inputs = |columns: usize| {
             let columns = padded(columns);
-            Inputs { values: room(rows * columns * layout.value.bytes()), columns }
+            Inputs { values: room(rows * columns * layout.factors.input_bytes()), columns }
         };
         let query_width = shape.heads * shape.head_width;
         let hidden = inputs(shape.hidden);

@@ -5,33 +5,35 @@
 pub(crate) struct Layout {
     /// Outputs of a panel: the lanes of two vectors.
     pub width: usize,
-    /// The type of inputs and weights.
-    pub value: Value,
+    /// What is multiplied.
+    pub factors: Factors,
 }
 
-/// The type of the inputs and weights of products. Sums, norms, attention and the residual stream are float32.
+/// The types of the inputs and the weights of products. Sums, norms, attention and the residual stream are float32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Value {
+pub(crate) enum Factors {
+    /// Both float32.
     Float32,
-    /// Pairs of neighboring inputs are multiplied at once: their weights lie side by side.
+    /// Weights in bfloat16, which are widened when they are read: half the memory, on processors that cannot multiply it.
+    WidenedBfloat16,
+    /// Both bfloat16. Pairs of neighboring inputs are multiplied at once: their weights lie side by side.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no tier of this architecture multiplies it"))]
     Bfloat16,
 }
 
-impl Value {
-    /// Bytes of a value.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::Float32 => 4,
-            Self::Bfloat16 => 2,
-        }
+impl Factors {
+    /// Bytes of an input.
+    pub fn input_bytes(self) -> usize {
+        if self == Self::Bfloat16 { 2 } else { 4 }
+    }
+
+    fn weight_bytes(self) -> usize {
+        if self == Self::Float32 { 4 } else { 2 }
     }
 
     /// Columns to a multiple of which inputs are padded.
-    pub fn depth(self) -> usize {
-        match self {
-            Self::Float32 => 1,
-            Self::Bfloat16 => 32,
-        }
+    fn depth(self) -> usize {
+        if self == Self::Bfloat16 { 32 } else { 1 }
     }
 }
 
@@ -81,9 +83,9 @@ pub(crate) struct Packed {
 impl Packed {
     /// Pack `outputs` rows of `inputs` weights; `read` copies row `output` to its second argument.
     pub fn new(layout: Layout, outputs: usize, inputs: usize, mut read: impl FnMut(usize, &mut [f32])) -> Self {
-        let depth = inputs.next_multiple_of(layout.value.depth());
+        let depth = inputs.next_multiple_of(layout.factors.depth());
         let panels = outputs.div_ceil(layout.width);
-        let mut memory = Memory::zeroed(panels * layout.width * depth * layout.value.bytes());
+        let mut memory = Memory::zeroed(panels * layout.width * depth * layout.factors.weight_bytes());
         let mut rows = vec![0.0f32; layout.width * inputs];
         let panel_values = layout.width * depth;
         for panel in 0..panels {
@@ -95,20 +97,19 @@ impl Packed {
             rows[count * inputs..].fill(0.0);
             // SAFETY: a panel of the memory made above.
             unsafe {
-                match layout.value {
-                    Value::Float32 => {
-                        let out = memory.as_mut_ptr().cast::<f32>().add(panel * panel_values);
-                        let out = std::slice::from_raw_parts_mut(out, panel_values);
-                        interleave(&rows, inputs, layout.width, out);
+                let out = memory.as_mut_ptr().add(panel * panel_values * layout.factors.weight_bytes());
+                match layout.factors {
+                    Factors::Float32 => {
+                        let out = std::slice::from_raw_parts_mut(out.cast::<f32>(), panel_values);
+                        interleave(&rows, inputs, out, |k, i| k * layout.width + i, |value| value);
                     }
-                    Value::Bfloat16 => {
-                        let out = memory.as_mut_ptr().cast::<u16>().add(panel * panel_values);
-                        let out = std::slice::from_raw_parts_mut(out, panel_values);
-                        for (i, row) in rows.chunks_exact(inputs).enumerate() {
-                            for (k, &value) in row.iter().enumerate() {
-                                out[(k / 2 * layout.width + i) * 2 + k % 2] = bfloat16(value);
-                            }
-                        }
+                    Factors::WidenedBfloat16 => {
+                        let out = std::slice::from_raw_parts_mut(out.cast::<u16>(), panel_values);
+                        interleave(&rows, inputs, out, |k, i| k * layout.width + i, bfloat16);
+                    }
+                    Factors::Bfloat16 => {
+                        let out = std::slice::from_raw_parts_mut(out.cast::<u16>(), panel_values);
+                        interleave(&rows, inputs, out, |k, i| (k / 2 * layout.width + i) * 2 + k % 2, bfloat16);
                     }
                 }
             }
@@ -130,20 +131,27 @@ impl Packed {
 
     #[inline(always)]
     pub fn panel(&self, panel: usize) -> *const u8 {
-        let bytes = self.layout.width * self.depth * self.layout.value.bytes();
+        let bytes = self.layout.width * self.depth * self.layout.factors.weight_bytes();
         // SAFETY: callers ask for panels that there are.
         unsafe { self.memory.as_ptr().add(panel * bytes) }
     }
 }
 
-/// Rows of `inputs` values to columns of `width`: blocks of sixteen inputs, so that each cache line is read once.
-fn interleave(rows: &[f32], inputs: usize, width: usize, out: &mut [f32]) {
+/// Put value k of each row i where `place` says, in blocks of as many values as a cache line has.
+#[inline(always)]
+fn interleave<T>(
+    rows: &[f32],
+    inputs: usize,
+    out: &mut [T],
+    place: impl Fn(usize, usize) -> usize,
+    convert: impl Fn(f32) -> T,
+) {
     const BLOCK: usize = 16;
     for start in (0..inputs).step_by(BLOCK) {
         let end = (start + BLOCK).min(inputs);
         for (i, row) in rows.chunks_exact(inputs).enumerate() {
-            for k in start..end {
-                out[k * width + i] = row[k];
+            for (k, &value) in (start..end).zip(&row[start..end]) {
+                out[place(k, i)] = convert(value);
             }
         }
     }

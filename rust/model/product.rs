@@ -146,26 +146,58 @@ impl<V: Floats> Output<V> {
     }
 }
 
-/// Float32, by multiplications of vectors with single inputs, in tiles of at most `ROWS` rows.
-pub(crate) struct Float32<V, const ROWS: usize>(std::marker::PhantomData<V>);
+/// Inputs in float32, each multiplied with vectors of weights, in tiles of at most `ROWS` rows.
+pub(crate) struct Vectors<V, W, const ROWS: usize>(std::marker::PhantomData<(V, W)>);
+
+/// Weights in float32.
+pub(crate) type Float32<V, const ROWS: usize> = Vectors<V, f32, ROWS>;
+
+/// Weights in bfloat16, widened when they are read.
+pub(crate) type Widened<V, const ROWS: usize> = Vectors<V, u16, ROWS>;
+
+/// A weight as it is stored.
+pub(crate) trait Weight: Copy {
+    /// A vector of them.
+    ///
+    /// # Safety
+    /// As for [`Floats::load`].
+    unsafe fn load<V: Floats>(weights: *const Self) -> V;
+}
+
+impl Weight for f32 {
+    #[inline(always)]
+    unsafe fn load<V: Floats>(weights: *const Self) -> V {
+        // SAFETY: see the trait.
+        unsafe { V::load(weights) }
+    }
+}
+
+impl Weight for u16 {
+    #[inline(always)]
+    unsafe fn load<V: Floats>(weights: *const Self) -> V {
+        // SAFETY: see the trait.
+        unsafe { V::load_bfloat16(weights) }
+    }
+}
 
 // SAFETY: all instructions are those of the vector.
-unsafe impl<V: Floats, const ROWS: usize> Unit for Float32<V, ROWS> {
+unsafe impl<V: Floats, W: Weight, const ROWS: usize> Unit for Vectors<V, W, ROWS> {
     type Vector = V;
 
     #[inline(always)]
     unsafe fn multiply(product: &Product, row: usize, panel: usize, output: Output<V>) -> usize {
         // SAFETY: see `product`.
         unsafe {
-            let rows = product.rows - row;
-            if rows >= ROWS {
-                return Self::tile::<ROWS>(product, row, panel, output);
-            }
+            let left = product.rows - row;
+            // Of the last rows two tiles of like height: a low one waits for its own sums.
+            let rows = if left >= 2 * ROWS { ROWS } else { left.div_ceil(left.div_ceil(ROWS)) };
             match rows {
-                8.. => Self::tile::<8>(product, row, panel, output),
-                4.. => Self::tile::<4>(product, row, panel, output),
-                2.. => Self::tile::<2>(product, row, panel, output),
-                _ => Self::tile::<1>(product, row, panel, output),
+                1 => Self::tile::<1>(product, row, panel, output),
+                2 => Self::tile::<2>(product, row, panel, output),
+                3 => Self::tile::<3>(product, row, panel, output),
+                4 => Self::tile::<4>(product, row, panel, output),
+                5 => Self::tile::<5>(product, row, panel, output),
+                _ => Self::tile::<6>(product, row, panel, output),
             }
         }
     }
@@ -183,7 +215,7 @@ unsafe impl<V: Floats, const ROWS: usize> Unit for Float32<V, ROWS> {
     }
 }
 
-impl<V: Floats, const ROWS: usize> Float32<V, ROWS> {
+impl<V: Floats, W: Weight, const ROWS: usize> Vectors<V, W, ROWS> {
     #[inline(always)]
     unsafe fn tile<const M: usize>(product: &Product, row: usize, panel: usize, output: Output<V>) -> usize {
         // SAFETY: see `product`.
@@ -191,7 +223,7 @@ impl<V: Floats, const ROWS: usize> Float32<V, ROWS> {
             let mut sums = [[V::splat(0.0); 2]; M];
             for term in product.terms {
                 let inputs = term.inputs.values.cast::<f32>().add(row * term.inputs.columns);
-                let weights = term.weights.panel(panel).cast();
+                let weights: *const W = term.weights.panel(panel).cast();
                 sums = accumulate(sums, inputs, term.inputs.columns, weights, 2 * V::LANES, term.weights.depth);
             }
             for (i, sums) in sums.into_iter().enumerate() {
@@ -205,11 +237,11 @@ impl<V: Floats, const ROWS: usize> Float32<V, ROWS> {
 /// Add to the sums of a tile, in order, the products of `depth` columns of `M` rows of inputs with as many rows of two
 /// vectors of weights.
 #[inline(always)]
-pub(crate) unsafe fn accumulate<V: Floats, const M: usize>(
+pub(crate) unsafe fn accumulate<V: Floats, W: Weight, const M: usize>(
     mut sums: [[V; 2]; M],
     inputs: *const f32,
     stride: usize,
-    weights: *const f32,
+    weights: *const W,
     step: usize,
     depth: usize,
 ) -> [[V; 2]; M] {
@@ -217,7 +249,9 @@ pub(crate) unsafe fn accumulate<V: Floats, const M: usize>(
     unsafe {
         for k in 0..depth {
             let weights = weights.add(k * step);
-            let weights = [V::load(weights), V::load(weights.add(V::LANES))];
+            #[cfg(target_arch = "x86_64")]
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(weights.cast::<i8>().wrapping_add(4096));
+            let weights: [V; 2] = [W::load(weights), W::load(weights.add(V::LANES))];
             for (i, sums) in sums.iter_mut().enumerate() {
                 let input = V::splat(*inputs.add(i * stride + k));
                 *sums = [input.mul_add(weights[0], sums[0]), input.mul_add(weights[1], sums[1])];

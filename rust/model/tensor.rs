@@ -119,11 +119,11 @@ fn float16(bits: u16) -> f32 {
 }
 
 /// The tensors of a weights file by name, each to be taken once: what is left over in the end is too much.
-pub struct Tensors(HashMap<String, Tensor>);
+pub struct Tensors(HashMap<String, Result<Tensor, String>>);
 
 impl Tensors {
-    /// All tensors of the files of a model.
-    pub fn new(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Self {
+    /// All tensors of the files of a model; what is wrong with one is an error if it is wanted.
+    pub fn new(tensors: impl IntoIterator<Item = (String, Result<Tensor, String>)>) -> Self {
         Self(tensors.into_iter().collect())
     }
 
@@ -134,7 +134,7 @@ impl Tensors {
 
     /// Rows of the matrix of that name, if there is one.
     pub(crate) fn rows_of(&self, name: &str) -> Option<usize> {
-        self.0.get(name).and_then(|tensor| tensor.shape.first().copied())
+        self.0.get(name)?.as_ref().ok()?.shape.first().copied()
     }
 
     /// Take a matrix of that shape.
@@ -156,9 +156,10 @@ impl Tensors {
     }
 
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, String> {
-        let Some(mut tensor) = self.0.remove(name) else {
+        let Some(tensor) = self.0.remove(name) else {
             return Err(format!("its weights lack {name}"));
         };
+        let mut tensor = tensor.map_err(|problem| format!("{name} {problem}"))?;
         if tensor.shape != shape {
             let found = tensor.shape;
             return Err(format!("{name} has the shape {found:?}, where config.json asks for {shape:?}"));

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use super::search::thread_limit;
 use super::{InputError, NEW, not_contiguous};
 use crate::model::tensor::{Tensor, Tensors, Type};
-use crate::model::{self, Architecture, EmbedError, Pooling, Settings};
+use crate::model::{self, Architecture, DType, EmbedError, Pooling, Settings};
 use crate::quantize::code_bytes;
 use crate::simd;
 
@@ -43,13 +43,20 @@ impl Model {
         settings: Settings,
         tensors: HashMap<String, PyTensor<'_>>,
         adapters: Vec<PyAdapter<'_>>,
+        dtype: Option<&str>,
     ) -> PyResult<Self> {
         let tier = simd::active().map_err(InputError::new_err)?.tier;
+        let dtype = match dtype {
+            None => None,
+            Some("float32") => Some(DType::Float32),
+            Some("bfloat16") => Some(DType::Bfloat16),
+            Some(name) => return Err(InputError::new_err(format!("dtype={name:?} is not known"))),
+        };
         let tensors = taken(tensors)?;
         let adapters: Vec<_> =
             adapters.into_iter().map(|(name, own, scale)| Ok((name, taken(own)?, scale))).collect::<PyResult<_>>()?;
         py.detach(|| {
-            let mut model = model::Model::new(&settings, tensors, tier)?;
+            let mut model = model::Model::new(&settings, tensors, tier, dtype)?;
             for (name, tensors, scale) in adapters {
                 let named = |error| format!("adapter {name}: {error}");
                 model.add_adapter(&name, tensors, scale).map_err(named)?;
@@ -57,6 +64,15 @@ impl Model {
             Ok(Self(model))
         })
         .map_err(|error: String| InputError::new_err(error))
+    }
+
+    /// What its matrices are multiplied in.
+    #[getter]
+    fn dtype(&self) -> &'static str {
+        match self.0.dtype() {
+            DType::Float32 => "float32",
+            DType::Bfloat16 => "bfloat16",
+        }
     }
 
     /// Embed texts: `tokens` of all of them, one after the other; text i has those from `starts[i]` to `starts[i + 1]`.
@@ -179,12 +195,12 @@ fn texts(starts: &[i64], tokens: usize) -> PyResult<Vec<Range<usize>>> {
 fn taken(tensors: HashMap<String, PyTensor<'_>>) -> PyResult<Tensors> {
     let mut all = Vec::with_capacity(tensors.len());
     for (name, (kind, shape, array)) in tensors {
-        let kind = Type::named(&kind)
-            .ok_or_else(|| InputError::new_err(format!("{name} is of type {kind}, which is not read")))?;
         let bytes = array.as_slice().map_err(|_| not_contiguous(&name))?;
         let mapped = Mapped { start: bytes.as_ptr(), len: bytes.len(), _array: (*array).clone().unbind() };
-        let tensor = Tensor::new(kind, shape, Arc::new(mapped))
-            .map_err(|error| InputError::new_err(format!("{name} {error}")))?;
+        let tensor = match Type::named(&kind) {
+            Some(kind) => Tensor::new(kind, shape, Arc::new(mapped)),
+            None => Err(format!("is of type {kind}; the native backend reads F32, F16, BF16 and I8")),
+        };
         all.push((name, tensor));
     }
     Ok(Tensors::new(all))

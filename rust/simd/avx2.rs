@@ -38,7 +38,7 @@ pub(super) static TIER: Tier = Tier {
         scan: scan_dots,
         dots,
     },
-    model: &model::FLOAT32,
+    model: &model::KERNELS,
     unit_length,
     lanes: 4,
     pack,

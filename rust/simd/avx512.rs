@@ -29,7 +29,7 @@ pub(super) static TIER: Tier = Tier {
     mixed_dot,
     code_dot,
     dot: vnni::KERNEL,
-    model: &model::FLOAT32,
+    model: &model::KERNELS,
     unit_length,
     lanes: 8,
     pack,

@@ -24,7 +24,7 @@ use std::sync::OnceLock;
 use crate::dot;
 use crate::hamming::Tile;
 use crate::matrix::Batch;
-use crate::model::simd::Kernels;
+use crate::model::simd::KernelsByType;
 use crate::parts::TileRows;
 use crate::quantize::Ranges;
 use crate::topk::TopK;
@@ -70,7 +70,7 @@ pub struct Tier {
     /// Exact search by the dot product of int8 rows, see [`mod@crate::dot`].
     pub(crate) dot: dot::Kernel,
     /// The forward pass, see [`crate::model`].
-    pub(crate) model: &'static Kernels,
+    pub(crate) model: &'static KernelsByType,
     /// One row at unit length: `(row, out)`, of the same length, see [`mod@crate::truncate`].
     pub(crate) unit_length: unsafe fn(&[f32], &mut [f32]),
     /// Codes in a group of a packed tile.

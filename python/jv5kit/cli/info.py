@@ -81,7 +81,8 @@ def _shown(value: Any) -> str:
 
 def _machine(model: str | None) -> dict[str, Any]:
     from jv5kit import _native
-    from jv5kit.errors import ModelNotFoundError
+    from jv5kit.backends import choose_backend
+    from jv5kit.errors import MissingExtraError, ModelNotFoundError
     from jv5kit.pretrained import load_checkpoint
     from jv5kit.storage.connection import FORMAT
 
@@ -101,8 +102,14 @@ def _machine(model: str | None) -> dict[str, Any]:
         if model is not None:
             raise
         return facts | {"model": f"none: {error}"}
+    try:
+        backend, why_backend = choose_backend(checkpoint)
+    except MissingExtraError as error:
+        backend, why_backend = "none", str(error)
     return facts | {
         "model": checkpoint.name,
+        "backend": backend,
+        "backend_why": why_backend,
         "model_dim": checkpoint.dim,
         "model_max_tokens": checkpoint.max_tokens,
         "model_pooling": checkpoint.pooling,

@@ -2,12 +2,16 @@
 
 use std::arch::x86_64::*;
 
-use super::kernels;
+use super::{DType, KernelsByType, kernels};
 use crate::model::floats::Floats;
-use crate::model::packed::Value;
-use crate::model::product::Float32;
+use crate::model::packed::Factors;
+use crate::model::product::{Float32, Widened};
 
-kernels!(FLOAT32, Float32<__m256, 6>, Value::Float32, #[target_feature(enable = "avx2,fma")]);
+pub(crate) static KERNELS: KernelsByType =
+    KernelsByType { float32: &FLOAT32, bfloat16: &BFLOAT16, fastest: DType::Float32 };
+
+kernels!(FLOAT32, Float32<__m256, 6>, Factors::Float32, #[target_feature(enable = "avx2,fma")]);
+kernels!(BFLOAT16, Widened<__m256, 6>, Factors::WidenedBfloat16, #[target_feature(enable = "avx2,fma")]);
 
 // SAFETY: the methods are called only from the kernels above, which have their target features.
 unsafe impl Floats for __m256 {
@@ -29,6 +33,15 @@ unsafe impl Floats for __m256 {
     unsafe fn store(self, values: *mut f32) {
         // SAFETY: see the impl; the caller vouches for room for eight values.
         unsafe { _mm256_storeu_ps(values, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bfloat16(values: *const u16) -> Self {
+        // SAFETY: see the impl; the caller vouches for eight values.
+        unsafe {
+            let values = _mm256_cvtepu16_epi32(_mm_loadu_si128(values.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(values))
+        }
     }
 
     #[inline(always)]

@@ -9,6 +9,32 @@ use super::packed::Layout;
 use super::product::{Inputs, Product, Rows};
 use super::rows::{Heads, Norm};
 
+/// What matrices are multiplied in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DType {
+    /// 24 significant bits.
+    Float32,
+    /// 8 significant bits, sums in float32.
+    Bfloat16,
+}
+
+/// The kernels of a tier by type.
+pub(crate) struct KernelsByType {
+    pub float32: &'static Kernels,
+    pub bfloat16: &'static Kernels,
+    /// Bfloat16 only where the processor multiplies it.
+    pub fastest: DType,
+}
+
+impl KernelsByType {
+    pub fn of(&self, dtype: DType) -> &'static Kernels {
+        match dtype {
+            DType::Float32 => self.float32,
+            DType::Bfloat16 => self.bfloat16,
+        }
+    }
+}
+
 /// The functions of a tier; they may be called only where it is available.
 pub(crate) struct Kernels {
     /// How they want their weights.
@@ -27,7 +53,7 @@ pub(crate) struct Kernels {
 
 /// The kernels of a unit, compiled with target features.
 macro_rules! kernels {
-    ($name:ident, $unit:ty, $value:expr, $(#[$features:meta])?) => {
+    ($name:ident, $unit:ty, $factors:expr, $(#[$features:meta])?) => {
         pub(crate) static $name: $crate::model::simd::Kernels = {
             use $crate::model::attention::{self, KeysValues, Queries, Scratch};
             use $crate::model::floats::Floats;
@@ -68,7 +94,7 @@ macro_rules! kernels {
             }
 
             $crate::model::simd::Kernels {
-                layout: Layout { width: 2 * Vector::LANES, value: $value },
+                layout: Layout { width: 2 * Vector::LANES, factors: $factors },
                 product,
                 normalize,
                 prepare,

@@ -1,11 +1,15 @@
 //! Arrays of four values, of which every compiler makes vectors.
 
-use super::kernels;
+use super::{DType, KernelsByType, kernels};
 use crate::model::floats::Floats;
-use crate::model::packed::Value;
-use crate::model::product::Float32;
+use crate::model::packed::Factors;
+use crate::model::product::{Float32, Widened};
 
-kernels!(FLOAT32, Float32<Four, 4>, Value::Float32,);
+pub(crate) static KERNELS: KernelsByType =
+    KernelsByType { float32: &FLOAT32, bfloat16: &BFLOAT16, fastest: DType::Float32 };
+
+kernels!(FLOAT32, Float32<Four, 4>, Factors::Float32,);
+kernels!(BFLOAT16, Widened<Four, 4>, Factors::WidenedBfloat16,);
 
 /// Four values.
 #[derive(Clone, Copy)]
@@ -37,6 +41,12 @@ unsafe impl Floats for Four {
     unsafe fn store(self, values: *mut f32) {
         // SAFETY: see above.
         unsafe { values.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bfloat16(values: *const u16) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { values.cast::<[u16; 4]>().read_unaligned() }.map(|value| f32::from_bits(u32::from(value) << 16)))
     }
 
     #[inline(always)]

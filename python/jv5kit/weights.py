@@ -1,0 +1,109 @@
+"""Weights files and adapters of a model, mapped: safetensors, whose tensors stay in the page cache until they are read."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jv5kit.errors import ModelNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+Tensor = tuple[str, list[int], "NDArray[np.uint8]"]
+"""The type's name in the file, the shape, the bytes."""
+
+_MAX_HEADER_BYTES = 100 << 20
+_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+def read_weights(files: Iterable[Path]) -> dict[str, Tensor]:
+    """All tensors of some files, by name.
+
+    Raises:
+        ModelNotFoundError: a file is no safetensors file or is cut short; a name is there twice.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        for name, tensor in _read_file(path):
+            if name in tensors:
+                raise ModelNotFoundError(f"{path}: another file of the model has the tensor {name} as well")
+            tensors[name] = tensor
+    return tensors
+
+
+def _read_file(path: Path) -> Iterable[tuple[str, Tensor]]:
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    # An empty file cannot be mapped.
+    except (OSError, ValueError) as error:
+        raise _broken(path, str(error)) from None
+    if len(mapped) < 8:
+        raise _broken(path, f"it has {len(mapped)} bytes")
+    (length,) = struct.unpack("<Q", mapped[:8])
+    if length > min(len(mapped) - 8, _MAX_HEADER_BYTES):
+        raise _broken(path, f"its header claims {length} bytes in a file of {len(mapped)}")
+    try:
+        header = json.loads(mapped[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise _broken(path, f"its header is no JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise _broken(path, "its header is no JSON object")
+    data = np.frombuffer(mapped, np.uint8, offset=8 + length) if len(mapped) > 8 + length else np.zeros(0, np.uint8)
+    for name, entry in header.items():
+        if name != "__metadata__":
+            yield name, _tensor(path, name, entry, data)
+
+
+def _tensor(path: Path, name: str, entry: Any, data: NDArray[np.uint8]) -> Tensor:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        numbers = [*shape, begin, end]
+        valid = isinstance(dtype, str) and all(type(number) is int and number >= 0 for number in numbers)
+    except (TypeError, KeyError, ValueError):
+        valid = False
+    if not valid:
+        raise _broken(path, f"its header says of {name!r} what no tensor can be: {entry!r:.200}")
+    if not begin <= end <= data.size:
+        raise _broken(path, f"{name!r} ends at {end}, past the {data.size} bytes that there are; it is cut short")
+    if dtype in _BYTES and math.prod(shape) * _BYTES[dtype] != end - begin:
+        raise _broken(path, f"{name!r} has {end - begin} bytes, which {dtype} of shape {shape} has not")
+    return dtype, shape, data[begin:end]
+
+
+def read_adapter(folder: Path) -> tuple[dict[str, Tensor], float]:
+    """The tensors of an adapter in the layout of PEFT, named as the model's own, and its scale.
+
+    Raises:
+        ModelNotFoundError: it is none, or of a kind other than plain LoRA.
+    """
+    path = folder / "adapter_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        rank, alpha = config["r"], config["lora_alpha"]
+        if not (config.get("peft_type") == "LORA" and type(rank) is int and rank > 0 and isinstance(alpha, int | float)):
+            raise ValueError("it has no peft_type LORA with a rank r and a lora_alpha")
+        for name in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "layers_pattern", "fan_in_fan_out"):
+            if config.get(name):
+                raise ValueError(f"it has {name} {config[name]!r}, which is not known")
+        if config.get("bias", "none") != "none":
+            raise ValueError(f"it has bias {config['bias']!r}, which is not known")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise _broken(path, reason) from None
+    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    tensors = read_weights([folder / "adapter_model.safetensors"])
+    return {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}, scale
+
+
+def _broken(path: Path, reason: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{path} cannot be loaded: {reason}")
