@@ -23,6 +23,7 @@ mod bfloat16;
 mod crew;
 mod floats;
 mod forward;
+pub mod kernels;
 mod layers;
 #[cfg(test)]
 mod naive;

@@ -1,5 +1,7 @@
 //! Every tier, and plain models of the instructions that this processor may lack, against the naive forward pass.
 
+#![expect(clippy::single_range_in_vec_init, reason = "the texts are often one")]
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -67,9 +69,9 @@ unsafe impl Tiles for PlainTiles {
     }
 
     unsafe fn load<const REGISTER: usize>(rows: *const u8, stride: usize) {
-        // SAFETY: the caller vouches for the rows.
         registers(|all| {
-            all[REGISTER] = std::array::from_fn(|i| unsafe { rows.add(i * stride).cast::<[u8; 64]>().read() })
+            // SAFETY: the caller vouches for the rows.
+            all[REGISTER] = std::array::from_fn(|i| unsafe { rows.add(i * stride).cast::<[u8; 64]>().read() });
         });
     }
 
