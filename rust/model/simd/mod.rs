@@ -30,7 +30,7 @@ pub enum DType {
 pub(crate) struct KernelsByType {
     pub float32: &'static Kernels,
     pub bfloat16: &'static Kernels,
-    /// Bfloat16 only where the processor multiplies it.
+    /// Half the memory to read makes bfloat16 the faster one also where it is only widened.
     pub fastest: DType,
 }
 
