@@ -23,7 +23,7 @@ LAYERS = [
     {"pretrained"},
     {"modeling"},
     {"encoder"},
-    {"sources", "index_model"},
+    {"sources", "index_model", "passages"},
     {"building"},
     {"index"},
     {"retrieval"},

@@ -142,11 +142,8 @@ class _Verification:
         """Each of these documents is the one that is found by its id."""
         found = snapshot.find([ids[number] for number in numbers.tolist()])
         for number in numbers.tolist():
-            row, _ = found.get(ids[number], (None, None))
-            if row is None:
+            if number not in found.get(ids[number], ([], None))[0]:
                 raise IndexDamagedError.of(self._catalog.path, f"the document {ids[number]!r} is not found by its id")
-            if row != number:
-                raise IndexDamagedError.of(self._catalog.path, f"the id {ids[number]!r} belongs to two documents")
 
 
 def _live(segment: Segment, deletions: Deletions) -> NDArray[np.int64]:
