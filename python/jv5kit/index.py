@@ -334,7 +334,7 @@ class Index:
         Args:
             queries: a text or an embedding ``(dim,)``, or a sequence of texts or embeddings ``(q, dim)``; embeddings
                 have the dimensions of the index, or those before its truncation. A ubinary index takes uint8 codes too.
-            top_k: hits for each query, at least 1.
+            top_k: hits for each query, at least 1; several may be passages of one document.
             filter: conditions on the metadata, as a string (see :mod:`jv5kit.where`) or as a dict of fields and the
                 value, or the list of values, that each must have.
             oversample: where hits are rescored, candidates for each hit wanted.

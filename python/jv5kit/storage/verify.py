@@ -142,8 +142,11 @@ class _Verification:
         """Each of these documents is the one that is found by its id."""
         found = snapshot.find([ids[number] for number in numbers.tolist()])
         for number in numbers.tolist():
-            if number not in found.get(ids[number], ([], None))[0]:
+            rows, _ = found.get(ids[number], ([], None))
+            if not rows:
                 raise IndexDamagedError.of(self._catalog.path, f"the document {ids[number]!r} is not found by its id")
+            if number not in rows:
+                raise IndexDamagedError.of(self._catalog.path, f"the id {ids[number]!r} belongs to two documents")
 
 
 def _live(segment: Segment, deletions: Deletions) -> NDArray[np.int64]:
