@@ -1,14 +1,14 @@
 """Long documents into passages: overlapping parts of the text that a model reads one by one, each in full.
 
 What the model is given of a passage has at most as many tokens as asked for: special tokens, the prompt, the title on a
-line of its own, and a part of the text. A passage begins an eighth of its room before the one before it ends, or a
-little earlier, where a word begins. The cuts are between tokens of the whole text, and a part of it may have other
-tokens than there; so the parts are counted again, and cut shorter where they have too many.
+line of its own, and a part of the text. (A title leaves half of the room to the text: of a longer one the beginning is
+read.) A passage begins an eighth of its room before the one before it ends, or a little earlier, where a word begins.
+The cuts are between tokens of the whole text, and a part of it may have other tokens than there; so the parts are
+counted again, and cut shorter where they have too many.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -141,15 +141,15 @@ class Splitter:
     def _starts(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Where each token of each text begins, in characters, ascending; without prompt and special tokens."""
         blocks = [(i, *block) for i, text in enumerate(texts) for block in _blocks(text)]
-        starts: list[list[int]] = [[] for _ in texts]
+        starts: list[list[NDArray[np.int64]]] = [[np.empty(0, np.int64)] for _ in texts]
         for first in range(0, len(blocks), _TOGETHER):
             part = blocks[first : first + _TOGETHER]
             found = self._tokenizer.encode_batch(
                 [texts[i][start:end] for i, start, end in part], add_special_tokens=False
             )
             for (i, start, _), encoding in zip(part, found, strict=True):
-                starts[i] += [start + offset for offset, _ in encoding.offsets]
-        return [np.maximum.accumulate(np.array(of_text, np.int64)) for of_text in starts]
+                starts[i].append(start + np.array([offset for offset, _ in encoding.offsets], np.int64))
+        return [np.maximum.accumulate(np.concatenate(of_text)) for of_text in starts]
 
 
 def cut(text: str, starts: NDArray[np.int64], room: int) -> Spans:
@@ -165,8 +165,9 @@ def cut(text: str, starts: NDArray[np.int64], room: int) -> Spans:
         return [(0, len(text))]
     overlap = room // OVERLAP
     # Tokens before which a text may be cut, and those of them that begin a word.
-    places = (np.flatnonzero(np.diff(starts)) + 1).tolist()
-    words = [token for token in places if any(c.isspace() for c in text[starts[token] - 1 : starts[token] + 1])]
+    places = np.flatnonzero(np.diff(starts)) + 1
+    begin_words = (text[start - 1].isspace() or text[start].isspace() for start in starts[places].tolist())
+    words = places[np.fromiter(begin_words, np.bool_, len(places))]
     spans: Spans = []
     first, end = 0, 0
     while count - first > room:
@@ -191,16 +192,16 @@ def cut(text: str, starts: NDArray[np.int64], room: int) -> Spans:
     return [(int(starts[a]) if a else 0, int(starts[b]) if b < count else len(text)) for a, b in spans]
 
 
-def _last(places: list[int], low: int, high: int) -> int | None:
+def _last(places: NDArray[np.int64], low: int, high: int) -> int | None:
     """The last of some places, ascending, from ``low`` to ``high``."""
-    found = bisect_right(places, high) - 1
-    return places[found] if found >= 0 and places[found] >= low else None
+    found = int(places.searchsorted(high, "right")) - 1
+    return int(places[found]) if found >= 0 and places[found] >= low else None
 
 
-def _first(places: list[int], low: int, high: int) -> int | None:
+def _first(places: NDArray[np.int64], low: int, high: int) -> int | None:
     """The first of some places, ascending, from ``low`` to ``high``."""
-    found = bisect_left(places, low)
-    return places[found] if found < len(places) and places[found] <= high else None
+    found = int(places.searchsorted(low))
+    return int(places[found]) if found < len(places) and places[found] <= high else None
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int]]:

@@ -49,6 +49,7 @@ def test_json_has_the_documented_shape(here: Path, inside: Inside) -> None:
         "title": "Warm",
         "text": "the bird 1\nof ice",
         "metadata": {"year": 1},
+        "passage": None,
     }
     assert found["é"]["text"] == "Ünïcode … 漢字 🐧"
     assert outcome.stderr == ""
