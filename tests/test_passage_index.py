@@ -78,13 +78,13 @@ STEPS = st.lists(
 )
 KINDS: dict[str, dict[str, Any]] = {
     "float32": {"precision": "float32"},
-    "ubinary": {"lexical": True},
+    "ubinary": {"lexical": True, "rotate": True},
     "hnsw": {"precision": "float32", "hnsw": True},
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(steps=STEPS)
 def test_any_sequence_of_changes(kind: str, encoder: Encoder, steps: Sequence[tuple[str, Any]]) -> None:
     """An index of passages is what a dict of documents is, after every step, and sound on disk."""

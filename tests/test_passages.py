@@ -74,7 +74,7 @@ TITLES = st.one_of(st.none(), st.sampled_from(["On ice", "The penguin of the sea
 
 
 class TestSplitter:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(
         text=TEXTS,
         title=TITLES,
