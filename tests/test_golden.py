@@ -10,12 +10,13 @@ import json
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import models
 import numpy as np
 import pytest
 
-from jv5kit import Index
+from jv5kit import Encoder, Index
 from jv5kit.errors import IndexDamagedError, InputError
 from jv5kit.storage.connection import FORMAT
 from jv5kit.storage.writer import Writer
@@ -36,21 +37,28 @@ def golden_embeddings() -> NDArray[np.float32]:
     return (values.astype(np.float64) / 2**31 - 1).reshape(40, 16).astype(np.float32)
 
 
+def golden_documents() -> list[dict[str, Any]]:
+    """Every fourth is one passage, the others are more and more of them."""
+    texts = [f"document {i} ✓" + " the penguin swims in the cold sea." * (i % 4 * i) for i in range(40)]
+    return [{"id": f"d{i}", "text": texts[i], "title": f"T{i}" if i % 2 else None, "n": i} for i in range(40)]
+
+
 def answers(folder: Path) -> list[list[dict[str, object]]]:
     with Index.open(folder) as index:
-        return [[hit.to_dict() for hit in hits] for hits in index.search(golden_embeddings()[::7], 3)]
+        return [[hit.to_dict() for hit in hits] for hits in index.search(golden_embeddings()[::7, :8], 3)]
 
 
 def write_golden() -> None:
-    """Write this version's format; run once for each, by hand: ``python tests/test_golden.py``."""
+    """Write the newest format, that of passages; run once for each, by hand: ``python tests/test_golden.py``."""
+    encoder = Encoder.from_pretrained(models.as_sentence_transformers(models.bert(Path("/tmp/golden-model"))))
     for precision in PRECISIONS:
         folder = GOLDEN / f"{precision}-{FORMAT}"
-        documents = [
-            {"id": f"d{i}", "text": f"document {i} ✓", "title": f"T{i}" if i % 2 else None, "n": i} for i in range(40)
-        ]
-        index = Index.build(folder, documents[:30], embeddings=golden_embeddings()[:30], dim=8, precision=precision)
-        index.add(documents[30:], embeddings=golden_embeddings()[30:])
-        index.delete([f"d{i}" for i in DELETED])
+        documents = golden_documents()
+        index = Index.build(folder, documents[:30], encoder, dim=8, precision=precision, passages=96)
+        # One is deleted before the segments are merged, and one after.
+        index.delete([f"d{DELETED[0]}"])
+        index.add(documents[30:])
+        index.delete([f"d{DELETED[1]}"])
         index.close()
         (GOLDEN / f"{precision}-{FORMAT}.json").write_text(json.dumps(answers(folder), indent=1) + "\n")
         # The last connection to close takes what is in the write-ahead log into the file.
@@ -65,7 +73,21 @@ def test_a_past_format_answers_as_it_did(expected: Path, tmp_path: Path) -> None
     for hits, before in zip(answers(folder), json.loads(expected.read_text()), strict=True):
         for hit, old in zip(hits, before, strict=True):
             assert hit.pop("score") == pytest.approx(old.pop("score"), abs=1e-6)
-            assert hit == old
+            assert hit == {"passage": None} | old
+
+
+@pytest.mark.parametrize("expected", sorted(GOLDEN.glob("*-3.json")), ids=lambda path: path.stem)
+def test_past_passages_are_whole_documents(expected: Path, tmp_path: Path) -> None:
+    folder = tmp_path / expected.stem
+    shutil.copytree(expected.with_suffix(""), folder)
+    with Index.open(folder) as index:
+        assert index.settings.passages == 96
+        assert len(index) == 38 < index.row_count
+        for i, found in enumerate(index.get([f"d{i}" for i in range(40)])):
+            assert (None if found is None else found.text) == (None if i in DELETED else golden_documents()[i]["text"])
+        assert index.delete(filter="n < 7") == 6
+        index.compact()
+        assert len(index) == 32
 
 
 @pytest.mark.parametrize("expected", sorted(GOLDEN.glob("*-1.json")), ids=lambda path: path.stem)

@@ -24,7 +24,7 @@ LAYERS = [
     {"modeling", "native"},
     {"backends"},
     {"encoder"},
-    {"sources", "index_model"},
+    {"sources", "index_model", "passages"},
     {"building"},
     {"index"},
     {"retrieval"},

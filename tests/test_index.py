@@ -115,16 +115,17 @@ def test_documents_come_back_whole(tmp_path: Path) -> None:
     ]
     index = Index.build(tmp_path / "x.jv5", documents, embeddings=np.eye(4, 8))
     assert [index.search(row, 1)[0].to_dict() for row in np.eye(4, 8)] == [
-        {"id": "a", "score": pytest.approx(1), "title": None, "text": "first text", "metadata": {}},
+        {"id": "a", "score": pytest.approx(1), "title": None, "text": "first text", "metadata": {}, "passage": None},
         {
             "id": "b",
             "score": pytest.approx(1),
             "title": "T",
             "text": "second",
             "metadata": {"year": 2024, "tags": ["x", {"y": None}], "π": "漢字"},
+            "passage": None,
         },
-        {"id": "7", "score": pytest.approx(1), "title": None, "text": "third", "metadata": {}},
-        {"id": "4", "score": pytest.approx(1), "title": None, "text": "fourth", "metadata": {}},
+        {"id": "7", "score": pytest.approx(1), "title": None, "text": "third", "metadata": {}, "passage": None},
+        {"id": "4", "score": pytest.approx(1), "title": None, "text": "fourth", "metadata": {}, "passage": None},
     ]
 
 

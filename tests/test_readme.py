@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pytest
 from command import Inside, write_jsonl
 from typer.testing import CliRunner
 
 from jv5kit import _native, retrieval
 from jv5kit.cli import app
-
-if TYPE_CHECKING:
-    import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,6 +28,25 @@ BIRDS = [
     {"id": "tern", "text": "Arctic terns fly from pole to pole and back every year.", "year": 2023, "lang": "en"},
     {"id": "kiwi", "text": "Kiwis cannot fly, and find worms by their smell.", "year": 2022, "lang": "en"},
     {"id": "adler", "text": "Seeadler bauen Horste.", "year": 2020, "lang": "de"},
+]
+
+GUIDE = [
+    {
+        "id": "emperor",
+        "title": "The emperor penguin",
+        "text": (
+            "Emperor penguins are the tallest of all penguins, and the heaviest. They live in Antarctica alone, and "
+            "walk up to a hundred kilometers over the ice to the places where they breed. Krill, fish and squid are "
+            "what they eat; they dive for them deeper than five hundred meters, and stay under for half an hour.\n\n"
+            "In the winter the males stand on the ice for two months, each with an egg on its feet, and eat nothing. "
+            "Against the cold they huddle together, thousands of them, and take turns on the outside, where the wind "
+            "is. A thick layer of fat and four layers of feathers do the rest.\n\n"
+            "The chicks hatch in July. At first their fathers feed them with a kind of milk; then the mothers come "
+            "back from the sea, and each finds its own among thousands by its voice. In December the ice breaks, and "
+            "the young ones swim away."
+        ),
+    },
+    {"id": "swift", "text": "Swifts sleep, eat and drink on the wing."},
 ]
 
 
@@ -54,16 +70,20 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     retrieval._open.clear()
 
 
-def test_its_commands_print_what_it_shows(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", ["commands", "passages"])
+def test_its_commands_print_what_it_shows(
+    tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch, block: str
+) -> None:
     """But for numbers: bytes, milliseconds and the last digits of scores are not the same everywhere."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     write_jsonl(Path("birds.jsonl"), BIRDS)
+    write_jsonl(Path("guide.jsonl"), GUIDE)
     text = "Swifts sleep, eat and drink on the wing, and land to breed."
     write_jsonl(Path("corrected.jsonl"), [{"id": "swift", "text": text, "year": 2024, "lang": "en"}])
-    shown = re.split(r"^\$ jv5kit (.*)\n", README.split("<!-- commands -->")[1].split("```")[1], flags=re.MULTILINE)
+    shown = re.split(r"^\$ jv5kit (.*)\n", README.split(f"<!-- {block} -->")[1].split("```")[1], flags=re.MULTILINE)
     for command, output in zip(shown[1::2], shown[2::2], strict=True):
-        outcome = inside(*shlex.split(command))
+        outcome = inside(*shlex.split(command), code=2 if output.startswith("jv5kit: --") else 0)
         number = re.compile(r"\d[\d,.]*")
         assert number.sub("#", outcome.stderr + outcome.stdout) == number.sub("#", output), command
     retrieval._open.clear()

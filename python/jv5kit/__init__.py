@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jv5kit.index import Index
     from jv5kit.quantize import embedding_ranges, quantize_embeddings, quantize_rows
     from jv5kit.retrieval import search
-    from jv5kit.types import Document, Hit
+    from jv5kit.types import Document, Hit, Passage
 
     __version__: str
 
@@ -25,6 +25,7 @@ __all__ = [
     "Hit",
     "Index",
     "Jv5kitError",
+    "Passage",
     "__version__",
     "embedding_ranges",
     "hamming_search",
@@ -42,6 +43,7 @@ _MODULES = {
     "Hit": "types",
     "Index": "index",
     "Jv5kitError": "errors",
+    "Passage": "types",
     "embedding_ranges": "quantize",
     "hamming_search": "exact",
     "int8_search": "exact",

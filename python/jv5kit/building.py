@@ -12,6 +12,7 @@ from jv5kit.documents import metadata_json
 from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings, whole_number
 from jv5kit.encoder import one_warning
 from jv5kit.errors import DuplicateError, InputError
+from jv5kit.passages import LEAST_TOKENS, Splitter
 from jv5kit.progress import ProgressBar
 from jv5kit.rotation import Rotation
 from jv5kit.sources import batches
@@ -62,8 +63,13 @@ def check_fits(source: Source, settings: Settings) -> None:
     """Refuse embeddings that an index does not take.
 
     Raises:
-        InputError: they have other dimensions, or are codes where the index stores more.
+        InputError: they have other dimensions, or are codes where the index stores more, or the index has passages.
     """
+    if settings.passages is not None and source.embeddings is not None:
+        raise InputError(
+            f"this index splits documents into passages of {settings.passages} tokens, which needs their texts and its "
+            "model: add documents without embeddings"
+        )
     if source.dim != settings.source_dim:
         raise InputError(f"the embeddings have {source.dim} dimensions; those of this index had {settings.source_dim}")
     stores_codes = settings.precision == "ubinary" and settings.rescore != "int8"
@@ -71,7 +77,13 @@ def check_fits(source: Source, settings: Settings) -> None:
         raise InputError("the embeddings are uint8 codes; this index takes real numbers, of which it stores more")
 
 
-def check_settings(precision: Precision = "ubinary", rescore: Rescore | None = None, *, hnsw: bool = False) -> None:
+def check_settings(
+    precision: Precision = "ubinary",
+    rescore: Rescore | None = None,
+    *,
+    hnsw: bool = False,
+    passages: int | None = None,
+) -> None:
     """Refuse settings that are not known or do not go together, before anything else is done.
 
     Raises:
@@ -87,6 +99,8 @@ def check_settings(precision: Precision = "ubinary", rescore: Rescore | None = N
         )
     if hnsw and precision != "float32":
         raise InputError(f"hnsw goes with precision 'float32', whose rows its graph holds, not with {precision!r}")
+    if passages is not None and whole_number("passages", passages) < LEAST_TOKENS:
+        raise InputError(f"passages={passages}: a passage has at least {LEAST_TOKENS} tokens")
     if hnsw:
         graphs.hnswlib()
 
@@ -99,13 +113,20 @@ def settings_of(
     *,
     lexical: bool = False,
     hnsw: bool = False,
+    passages: int | None = None,
 ) -> Settings:
     """The settings of a new index.
 
     Raises:
         InputError: an argument is not known, or does not fit the others or the embeddings.
     """
-    check_settings(precision, rescore, hnsw=hnsw)
+    check_settings(precision, rescore, hnsw=hnsw, passages=passages)
+    if passages is not None and source.encoder is None:
+        raise InputError(
+            f"passages={passages} takes a model, which splits texts and encodes them; beside embeddings, give each "
+            "passage as a document of its own"
+        )
+    passages = None if passages is None else whole_number("passages", passages)
     dim = source.dim if dim is None else whole_number("dim", dim)
     if not 1 <= dim <= source.dim:
         raise InputError(f"dim={dim} is outside 1..{source.dim}, the dimensions of the embeddings")
@@ -118,7 +139,7 @@ def settings_of(
             raise InputError("codes have no int8 rows to rescore with; give rescore='codes' or 'none'")
     if rescore is None:
         rescore = "int8" if precision == "ubinary" and not source.holds_codes else "none"
-    settings = Settings(dim, precision, source.dim, rescore=rescore, lexical=lexical, hnsw=hnsw)
+    settings = Settings(dim, precision, source.dim, rescore=rescore, lexical=lexical, hnsw=hnsw, passages=passages)
     if source.encoder is None:
         return settings
     return replace(
@@ -162,20 +183,21 @@ def add(
     # Embeddings that are encoded are a sample themselves, as soon as there are enough of them.
     first_size = ROTATION_SAMPLE if rotate else None
     with one_warning(), ProgressBar("Indexing", source.total, "documents", show=show_progress_bar) as progress:
-        for first, documents, given in batches(source, run.first_row, skip, first_size):
+        for first, documents, given in batches(source, run.first_row, skip, first_size, run.passages):
             if given is not None:
                 run.check(given, first)
             new, replaced = run.choose(documents, given)
             if new:
-                values = run.encoded([documents[i] for i in new]) if given is None else given[new]
+                chosen = [documents[i] for i in new]
+                rows, values, passages = run.encoded(chosen) if given is None else (chosen, given[new], {})
                 if rotate and run.rotation is None:
                     run.fit_rotation(values)
-                records = [(documents[i], metadata_json(documents[i].metadata)) for i in new]
-                writer.commit(records, run.tensors(values), replaced)
+                records = [(row, metadata_json(row.metadata)) for row in rows]
+                writer.commit(records, run.tensors(values) | passages, [row for old in replaced for row in old])
                 run.documents += len(new)
                 run.replaced += len(replaced)
                 if on_commit is not None:
-                    on_commit(writer.state.documents)
+                    on_commit(writer.documents)
             progress(len(documents))
     if rotate and run.rotation is None:
         raise InputError("there is no document, and thus no embedding, to fit a rotation on")
@@ -191,6 +213,10 @@ class _Run:
         self.documents = self.identical = self.replaced = 0
         self.first_row = writer.state.next_row
         self.rotation = read_rotation(writer.folder, writer.state.settings)
+        self.passages = writer.state.settings.passages
+        self._splitter: Splitter | None = None
+        if self.passages is not None and source.encoder is not None:
+            self._splitter = Splitter(source.encoder, writer.state.settings.document_prompt, self.passages)
         self._writer = writer
         self._source = source
         self._upsert = upsert
@@ -210,18 +236,21 @@ class _Run:
             # A rotation spreads each value over all dimensions.
             check_rows(embeddings, settings.dim if self.rotation is None else settings.source_dim, first_row)
 
-    def encoded(self, documents: Sequence[Document]) -> NDArray[np.float32]:
-        """The embeddings of documents."""
+    def encoded(
+        self, documents: Sequence[Document]
+    ) -> tuple[Sequence[Document], NDArray[np.float32], dict[str, NDArray[Any]]]:
+        """The rows of documents, their embeddings, and which passages they are, where the index has passages."""
         if self._source.encoder is None:
             raise InputError("there are neither embeddings nor a model to make them")
+        split = None if self._splitter is None else self._splitter.split(documents)
         embeddings = self._source.encoder.encode_document(
-            [document.content for document in documents],
+            [document.content for document in documents] if split is None else split.contents,
             prompt=self._writer.state.settings.document_prompt,
             normalize_embeddings=False,
             show_progress_bar=False,
         )
         self.check(embeddings)
-        return embeddings
+        return (documents, embeddings, {}) if split is None else (split.documents, embeddings, split.tensors)
 
     def tensors(self, embeddings: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """What the index stores of embeddings."""
@@ -232,8 +261,8 @@ class _Run:
             embeddings = self.rotation(embeddings)
         return vectors(settings, truncate_embeddings(embeddings, settings.dim))
 
-    def choose(self, documents: Sequence[Document], given: NDArray[Any] | None) -> tuple[list[int], list[int]]:
-        """Positions of the documents to add, and the rows of those whose place they take.
+    def choose(self, documents: Sequence[Document], given: NDArray[Any] | None) -> tuple[list[int], list[list[int]]]:
+        """Positions of the documents to add, and the rows of each of those whose place they take.
 
         A document that the index has already, with the same content and embedding, is passed over. Another document of
         its id is an error, and so is a second document of an id in one run; but where documents are put in the place of
@@ -244,10 +273,10 @@ class _Run:
             i for i, document in enumerate(documents) if document.id in known and _same(document, known[document.id][1])
         }
         if given is not None:
-            same -= self._changed(given, {i: known[documents[i].id][0] for i in same})
+            same -= self._changed(given, {i: known[documents[i].id][0][0] for i in same})
         new: dict[str, int] = {}
         for position, document in enumerate(documents):
-            row = known.get(document.id, (-1, None))[0]
+            row = known[document.id][0][0] if document.id in known else -1
             if self._upsert:
                 new.pop(document.id, None)
                 if position in same:

@@ -51,7 +51,7 @@ class Encoder:
     def __init__(self, checkpoint: Checkpoint, backend: Backend) -> None:
         self.checkpoint = checkpoint
         self.backend = backend
-        self._tokenizer = _load_tokenizer(checkpoint)
+        self._tokenizer = load_tokenizer(checkpoint)
 
     @classmethod
     def from_pretrained(
@@ -340,7 +340,8 @@ def _count_cut(cut: int, total: int, max_tokens: int) -> None:
     counter.max_tokens = max_tokens
 
 
-def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer of a model, without padding, cutting texts to its context."""
     from tokenizers import Tokenizer, normalizers
 
     try:

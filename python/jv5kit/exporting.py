@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 
 from jv5kit.errors import InputError, Jv5kitError, MissingExtraError
 from jv5kit.storage.catalog import ReplacedError
+from jv5kit.storage.passages import passage_specs
 from jv5kit.storage.vectors import vector_specs
 
 if TYPE_CHECKING:
@@ -31,7 +32,16 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 16_384
 """Rows that are written at a time."""
 
-FILES = ("codes.npy", "rows.npy", "scales.npy", "embeddings.npy", "rotation.npy", "ids.jsonl", "index.faiss")
+FILES = (
+    "codes.npy",
+    "rows.npy",
+    "scales.npy",
+    "embeddings.npy",
+    "passages.npy",
+    "rotation.npy",
+    "ids.jsonl",
+    "index.faiss",
+)
 """What an export may consist of."""
 
 
@@ -48,9 +58,10 @@ def export(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _Files(folder, old) as files:
+            settings, count = snapshot.state.settings, snapshot.state.rows
             arrays = {
                 name: files.open_array(f"{name}.npy", dtype, shape)
-                for name, dtype, shape in vector_specs(snapshot.state.settings, snapshot.state.documents)
+                for name, dtype, shape in (*vector_specs(settings, count), *passage_specs(settings, count))
             }
             ids = files.open("ids.jsonl")
             for segment, rows in _live_rows(snapshot):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from jv5kit import building, exporting, graph, querying
-from jv5kit.embeddings import whole_number
 from jv5kit.errors import IndexDamagedError, InputError, Jv5kitError
 from jv5kit.index_model import IndexModel
 from jv5kit.sources import id_list, source_of
@@ -74,6 +73,7 @@ class Index:
         rotate: bool = False,
         lexical: bool = False,
         hnsw: bool = False,
+        passages: int | None = None,
         force: bool = False,
         skip: Callable[[InputError], None] | None = None,
         on_commit: Callable[[int], None] | None = None,
@@ -96,6 +96,8 @@ class Index:
                 that are kept then hold more, with models that were not trained for it.
             lexical: index the words of the texts as well, for hybrid search.
             hnsw: keep a graph of the float32 rows, for approximate search.
+            passages: split longer documents into overlapping passages of at most so many tokens, each with a row and a
+                hit of its own; special tokens, the prompt and the title, which each has before it, are counted too.
             force: replace an index at the path.
             skip: called with the error of each document that cannot be used, which is passed over; None raises it.
             on_commit: called with the number of documents in the index after each commit.
@@ -108,10 +110,10 @@ class Index:
             MissingExtraError: a setting needs a library that is not installed.
         """
         # Before the model is loaded: that takes seconds.
-        building.check_settings(precision, rescore, hnsw=hnsw)
+        building.check_settings(precision, rescore, hnsw=hnsw, passages=passages)
         check_free(Path(path), force=force)
         source = source_of(documents, encoder, embeddings, ids)
-        settings = building.settings_of(source, dim, precision, rescore, lexical=lexical, hnsw=hnsw)
+        settings = building.settings_of(source, dim, precision, rescore, lexical=lexical, hnsw=hnsw, passages=passages)
         writer = Writer.create(Path(path), settings, force=force)
         try:
             building.add(
@@ -210,9 +212,7 @@ class Index:
                 numbers = writer.snapshot().matching(condition)
             else:
                 numbers = writer.numbers_of(id_list(ids or ()), on_missing)
-            if numbers:
-                writer.commit([], {}, numbers)
-        return len(numbers)
+            return writer.delete(numbers)
 
     def compact(self, *, on_segment: Callable[[int], None] | None = None) -> None:
         """Write the index anew without what was deleted, in as few segments as can be; it can be searched meanwhile.
@@ -274,6 +274,11 @@ class Index:
         return len(self._snapshot.segments)
 
     @property
+    def row_count(self) -> int:
+        """Number of rows: one for each document, or for each of its passages."""
+        return self._snapshot.state.rows
+
+    @property
     def deleted_count(self) -> int:
         """Rows of deleted documents that are still in the segments."""
         return sum(entry.deleted for entry in self._snapshot.state.segments)
@@ -329,7 +334,7 @@ class Index:
         Args:
             queries: a text or an embedding ``(dim,)``, or a sequence of texts or embeddings ``(q, dim)``; embeddings
                 have the dimensions of the index, or those before its truncation. A ubinary index takes uint8 codes too.
-            top_k: hits for each query, at least 1.
+            top_k: hits for each query, at least 1; several may be passages of one document.
             filter: conditions on the metadata, as a string (see :mod:`jv5kit.where`) or as a dict of fields and the
                 value, or the list of values, that each must have.
             oversample: where hits are rescored, candidates for each hit wanted.
@@ -345,12 +350,7 @@ class Index:
             InputError: an argument is wrong.
             IndexDamagedError: the index is not what was written.
         """
-        top_k, oversample = whole_number("top_k", top_k), whole_number("oversample", oversample)
-        for name, value in (("top_k", top_k), ("oversample", oversample)):
-            if value < 1:
-                raise InputError(f"{name}={value}; it must be at least 1")
-        condition = None if filter is None else parse_filter(filter)
-        how = querying.How(top_k, condition, oversample, hybrid, words, {} if stages is None else stages)
+        how = querying.How.of(top_k, filter, oversample, hybrid, words, stages)
         return self._ask(lambda snapshot: querying.search(snapshot, queries, self._model.encode_queries, how))
 
     def _ask(self, question: Callable[[Snapshot], T]) -> T:
@@ -385,7 +385,7 @@ class Index:
 
     def __len__(self) -> int:
         """Number of documents."""
-        return self._snapshot.state.documents
+        return self._snapshot.documents
 
     def close(self) -> None:
         """Close the files."""

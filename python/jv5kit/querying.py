@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 import numpy as np
 
 from jv5kit import graph
-from jv5kit.embeddings import as_array, as_rows, check_rows, truncate_embeddings
+from jv5kit.embeddings import as_array, as_rows, check_rows, truncate_embeddings, whole_number
 from jv5kit.errors import InputError
 from jv5kit.hybrid import DEPTH, fuse
 from jv5kit.logs import logger
 from jv5kit.scan import Rows, Stage, cosines, scan, scan_codes
+from jv5kit.storage.passages import passage_of
 from jv5kit.types import Hit
+from jv5kit.where import parse_filter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from jv5kit.scan import Found
     from jv5kit.storage.snapshot import Snapshot
     from jv5kit.storage.state import Settings
-    from jv5kit.types import Document
+    from jv5kit.types import Document, Passage
 
     Where = str | Mapping[str, Any] | Filter
 
@@ -56,6 +58,28 @@ class How:
     words: str | Sequence[str] | None
     stages: dict[str, float]
 
+    @classmethod
+    def of(
+        cls,
+        top_k: int,
+        where: Where | None,
+        oversample: int,
+        hybrid: bool,
+        words: str | Sequence[str] | None,
+        stages: dict[str, float] | None,
+    ) -> Self:
+        """The arguments of a search, checked.
+
+        Raises:
+            InputError: a number is none, or too small, or the filter cannot be read.
+        """
+        top_k, oversample = whole_number("top_k", top_k), whole_number("oversample", oversample)
+        for name, value in (("top_k", top_k), ("oversample", oversample)):
+            if value < 1:
+                raise InputError(f"{name}={value}; it must be at least 1")
+        condition = None if where is None else parse_filter(where)
+        return cls(top_k, condition, oversample, hybrid, words, {} if stages is None else stages)
+
 
 def search(
     snapshot: Snapshot, given: Any, encode: Callable[[Settings, Sequence[str]], NDArray[np.float32]], how: How
@@ -73,18 +97,24 @@ def search(
     with Stage(how.stages, "documents"):
         wanted = sorted({number for _, numbers in found for number in numbers})
         documents = snapshot.catalog.documents(wanted, snapshot.state)
+        spans = snapshot.passages(np.array(wanted, np.int64)).tolist()
+        passages = {number: passage_of(span) for number, span in zip(wanted, spans, strict=True)}
     if how.condition is not None and not wanted:
         _warn_of_unknown(how.condition, snapshot)
-    hits = _hits(found, documents)
+    hits = _hits(found, documents, passages)
     return hits[0] if queries.single else hits
 
 
-def _hits(found: Sequence[tuple[list[float], list[int]]], documents: Mapping[int, Document]) -> list[list[Hit]]:
-    """The hits of each query: its scores and document numbers with the documents."""
+def _hits(
+    found: Sequence[tuple[list[float], list[int]]],
+    documents: Mapping[int, Document],
+    passages: Mapping[int, Passage | None],
+) -> list[list[Hit]]:
+    """The hits of each query: its scores and row numbers with the documents."""
     results = []
     for scores, numbers in found:
-        pairs = [(score, documents[number]) for score, number in zip(scores, numbers, strict=True)]
-        results.append([Hit(one.id, score, one.title, one.text, one.metadata) for score, one in pairs])
+        rows = [(score, documents[number], passages[number]) for score, number in zip(scores, numbers, strict=True)]
+        results.append([Hit(one.id, score, one.title, one.text, one.metadata, part) for score, one, part in rows])
     return results
 
 

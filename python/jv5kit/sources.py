@@ -33,6 +33,9 @@ BATCH_SECONDS = 4.0
 MAX_BATCH_DOCUMENTS = 16_384
 MAX_BATCH_CHARACTERS = 32 << 20
 
+TOKEN_CHARACTERS = 4
+"""Characters of a token, about: a batch that is split has about as many passages as another one has documents."""
+
 BATCH_BYTES = 8 << 20
 """Bytes of given embeddings that are committed together."""
 
@@ -137,7 +140,11 @@ Batch = tuple[int, list[Document], "NDArray[Any] | None"]
 
 
 def batches(
-    source: Source, next_row: int, skip: Callable[[InputError], None] | None, first_size: int | None = None
+    source: Source,
+    next_row: int,
+    skip: Callable[[InputError], None] | None,
+    first_size: int | None = None,
+    passages: int | None = None,
 ) -> Iterator[Batch]:
     """Number of the first row, documents and embeddings (or codes) of each batch.
 
@@ -146,11 +153,12 @@ def batches(
         next_row: number of the first of them, by which embeddings without ids are named.
         skip: called with the error of each document that cannot be used, which is then passed over; None raises it.
         first_size: documents of the first batch that is to be encoded, by default :data:`BATCH_DOCUMENTS`.
+        passages: tokens of the passages that documents will be split into, if they will be.
     """
     if source.embeddings is None:
         first, size = 0, first_size or BATCH_DOCUMENTS
         stream = _documents(source.documents or (), skip)
-        while batch := list(_limited(islice(stream, size))):
+        while batch := list(_limited(islice(stream, size), size * passages * TOKEN_CHARACTERS if passages else None)):
             began = time.monotonic()
             yield first, batch, None
             seconds = time.monotonic() - began
@@ -181,10 +189,11 @@ def batches(
         yield start, batch, embeddings
 
 
-def _limited(documents: Iterator[Document]) -> Iterator[Document]:
+def _limited(documents: Iterator[Document], limit: int | None) -> Iterator[Document]:
     """Documents up to a number of characters, which bounds the memory for a batch of long ones."""
+    limit = min(limit or MAX_BATCH_CHARACTERS, MAX_BATCH_CHARACTERS)
     characters = 0
-    while characters < MAX_BATCH_CHARACTERS and (document := next(documents, None)) is not None:
+    while characters < limit and (document := next(documents, None)) is not None:
         characters += len(document.text)
         yield document
 

@@ -37,14 +37,28 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """A part of a document's text: the ``number``-th, from 1 on, and its characters, ``text[start:end]``."""
+
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """A document found, with ``score`` an estimate of the cosine in [-1, 1] as far as the stored precision knows it."""
+    """A document found, with ``score`` an estimate of the cosine in [-1, 1] as far as the stored precision knows it.
+
+    In an index of passages, where the document has several, ``passage`` is the one that was found, and ``text`` is the
+    text of that passage.
+    """
 
     id: str
     score: float
     title: str | None
     text: str
     metadata: dict[str, Any]
+    passage: Passage | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The hit as ``jv5kit search --json`` prints it."""

@@ -167,4 +167,4 @@ def test_a_reader_is_not_disturbed() -> None:
         before = reader.search(random_rows(1), 5)
         assert verify(PATH) == []
         assert reader.search(random_rows(1), 5) == before
-    assert Catalog(PATH).state().documents == 117
+    assert Catalog(PATH).state().rows == 117

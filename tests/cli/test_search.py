@@ -39,7 +39,7 @@ def test_json_has_the_documented_shape(here: Path, inside: Inside) -> None:
     assert answer["query"] == "the warm sea"
     assert len(answer["hits"]) == 13
     for hit in answer["hits"]:
-        assert list(hit) == ["id", "score", "title", "text", "metadata"]
+        assert list(hit) == ["id", "score", "title", "text", "metadata", "passage"]
         assert -1 <= hit["score"] <= 1
     assert [hit["score"] for hit in answer["hits"]] == sorted((hit["score"] for hit in answer["hits"]), reverse=True)
     found = {hit["id"]: hit for hit in answer["hits"]}
@@ -49,6 +49,7 @@ def test_json_has_the_documented_shape(here: Path, inside: Inside) -> None:
         "title": "Warm",
         "text": "the bird 1\nof ice",
         "metadata": {"year": 1},
+        "passage": None,
     }
     assert found["é"]["text"] == "Ünïcode … 漢字 🐧"
     assert outcome.stderr == ""

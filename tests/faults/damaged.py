@@ -33,7 +33,10 @@ def answers(folder: Path, queries: np.ndarray) -> Answers:
         hits = [*index.search(queries, 10), *index.search(queries, 10, filter={"year": [2003, 2007, 2019]})]
         found = index.get(["d0", "d17", "d699", "none"])
         rows: Answers = [[(len(index), index.segment_count, str(index.settings))]]
-        rows += [[(hit.id, hit.score, hit.title, hit.text, str(hit.metadata)) for hit in of_query] for of_query in hits]
+        rows += [
+            [(hit.id, hit.score, hit.title, hit.text, str(hit.metadata), hit.passage) for hit in of_query]
+            for of_query in hits
+        ]
         rows += [[(str(document),)] for document in found]
         return rows
 

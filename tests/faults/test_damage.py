@@ -25,16 +25,22 @@ from jv5kit import Index, sources
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jv5kit import Encoder
+
 MUTATIONS = int(os.environ.get("JV5KIT_TEST_MUTATIONS", "400"))
 TRUNCATIONS = int(os.environ.get("JV5KIT_TEST_TRUNCATIONS", "200"))
 STRIDE = 1 if os.environ.get("JV5KIT_TEST_HEADER_FLIPS") == "all" else 101
 SECONDS = 5
 SCRIPT = Path(__file__).with_name("damaged.py")
 DIM = 64
+KINDS = ["closed", "live", "graph", "passages"]
 
 
 def add(folder: Path, first: int, count: int, on_commit: Callable[[int], None] | None = None, **options: Any) -> None:
-    """Add documents with titles and metadata, to an index of these options, and delete some."""
+    """Add documents with titles and metadata, to an index of these options, and delete some.
+
+    With an encoder among the options, the documents are encoded; otherwise they come with embeddings.
+    """
     records = [
         {
             "id": f"d{i}",
@@ -45,7 +51,7 @@ def add(folder: Path, first: int, count: int, on_commit: Callable[[int], None] |
         }
         for i in range(first, first + count)
     ]
-    rows = random_rows(count, DIM, seed=first)
+    rows = None if "encoder" in options else random_rows(count, DIM, seed=first)
     if not folder.exists():
         Index.build(folder, records, embeddings=rows, **options).close()
         return
@@ -55,14 +61,16 @@ def add(folder: Path, first: int, count: int, on_commit: Callable[[int], None] |
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """An index of several segments, once closed and once as a running writer leaves it: with its log; and a graph."""
+def sound(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> dict[str, Path]:
+    """An index of several segments, once closed and once as a running writer leaves it, with its log; others."""
     folder = tmp_path_factory.mktemp("sound")
-    closed, live, graph = (folder / name / "x.jv5" for name in ("closed", "live", "graph"))
+    closed, live, graph, passages = (folder / name / "x.jv5" for name in KINDS)
     add(closed, 0, 400, rotate=True, lexical=True)
     add(closed, 400, 200)
     add(graph, 0, 200, precision="float32", hnsw=True)
     add(graph, 200, 100)
+    add(passages, 0, 200, encoder=encoder, passages=24, lexical=True)
+    add(passages, 200, 60, encoder=None)
     shutil.copytree(closed, folder / "growing.jv5")
     add(closed, 600, 100)
     log = closed / "index.sqlite-wal"
@@ -76,7 +84,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         patch.setattr(sources, "BATCH_BYTES", 25 * 4 * DIM)
         add(folder / "growing.jv5", 600, 100, copy)
     assert (live / "index.sqlite-wal").stat().st_size > 10_000
-    found = {"closed": closed, "live": live, "graph": graph}
+    found = dict(zip(KINDS, (closed, live, graph, passages), strict=True))
     for path in found.values():
         np.save(path.parent / "queries.npy", random_rows(8, DIM, seed=99))
     return found
@@ -117,16 +125,16 @@ def outcomes(sound: Path, folder: Path, kind: str, *arguments: int) -> Counter[s
     return counts
 
 
-@pytest.mark.parametrize("which", ["closed", "live", "graph"])
+@pytest.mark.parametrize("which", KINDS)
 def test_truncated_files(sound: dict[str, Path], tmp_path: Path, which: str) -> None:
     outcomes(sound[which], tmp_path, "truncations", TRUNCATIONS)
 
 
-@pytest.mark.parametrize("which", ["closed", "live", "graph"])
+@pytest.mark.parametrize("which", KINDS)
 def test_flipped_bits_of_the_headers(sound: dict[str, Path], tmp_path: Path, which: str) -> None:
     outcomes(sound[which], tmp_path, "header_flips", STRIDE)
 
 
-@pytest.mark.parametrize("which", ["closed", "live", "graph"])
+@pytest.mark.parametrize("which", KINDS)
 def test_random_mutations(sound: dict[str, Path], tmp_path: Path, which: str) -> None:
     outcomes(sound[which], tmp_path, "mutations", MUTATIONS, 1)

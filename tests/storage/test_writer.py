@@ -292,4 +292,4 @@ def test_merging_verifies_what_it_copies(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(IndexDamagedError, match=r"000001\.safetensors is damaged"):
         commit(writer, 10)
-    assert writer.state.documents == 10
+    assert writer.state.rows == 10

@@ -20,7 +20,7 @@ def compact(index: AnIndex = None, json: Json = False, quiet: Quiet = False) -> 
     path = index or only_index()
     with Index.open(path) as opened:
         before, segments = bytes_on_disk(opened), opened.segment_count
-        rows = len(opened) + opened.deleted_count
+        rows = opened.row_count + opened.deleted_count
         with ProgressBar("Compacting", lambda: rows, "rows", show=False if quiet or json else None) as progress:
             opened.compact(on_segment=progress)
         after = bytes_on_disk(opened)

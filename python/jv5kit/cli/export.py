@@ -26,7 +26,8 @@ def export(
     """Write what an index stores as arrays, without what was deleted.
 
     The files, row by row the same documents: codes.npy, rows.npy and scales.npy, or embeddings.npy, as the index has
-    them; ids.jsonl, a JSON string a line. Of a rotated index, rotation.npy is what a query is multiplied with first.
+    them; ids.jsonl, a JSON string a line. Of a rotated index, rotation.npy is what a query is multiplied with first. An
+    index of passages has a row for each: passages.npy has its number (0: a whole document), its start and its end.
     """
     from jv5kit.errors import InputError
     from jv5kit.index import Index
@@ -37,9 +38,9 @@ def export(
         raise InputError("say where the files go with -o DIR")
     path = index or only_index()
     with Index.open(path) as opened:
-        count = len(opened)
+        count, rows = len(opened), opened.row_count
         show = False if quiet or json else None
-        with ProgressBar("Exporting", lambda: count, "documents", show=show) as progress:
+        with ProgressBar("Exporting", lambda: rows, "rows", show=show) as progress:
             files = opened.export(output, faiss=faiss, force=force, on_rows=progress)
     if json:
         print_json({"index": str(path), "documents": count, "files": [str(file) for file in files]})

@@ -58,6 +58,14 @@ def index(
     hnsw: Annotated[
         bool, typer.Option("--hnsw", help="Keep a graph for approximate search; with --precision float32.")
     ] = False,
+    passages: Annotated[
+        int | None,
+        typer.Option(
+            "--passages",
+            metavar="TOKENS",
+            help="Split longer documents into overlapping passages of at most so many tokens, each a hit of its own.",
+        ),
+    ] = None,
     model: Model = None,
     embeddings: Annotated[
         Path | None,
@@ -103,6 +111,11 @@ def index(
         raise InputError("--skip-invalid cannot go with --embeddings: documents and rows would no longer match")
     if model is not None and embeddings is not None:
         raise InputError("--model cannot go with --embeddings: nothing is left to encode")
+    if passages is not None and embeddings is not None:
+        raise InputError(
+            "--passages cannot go with --embeddings: it takes a model to split texts and encode their passages; leave "
+            "out one of them, or give each passage as a document of its own"
+        )
     wanted = _Wanted(
         wanted_precision(precision, binary=binary),
         wanted_rescore(rescore),
@@ -110,6 +123,7 @@ def index(
         rotate=rotate,
         lexical=lexical,
         hnsw=hnsw,
+        passages=passages,
     )
     path = output or _default_output(documents or embeddings or Path("index"))
     run = _Run(path, goes_on, json=json)
@@ -151,6 +165,7 @@ class _Wanted:
     rotate: bool
     lexical: bool
     hnsw: bool
+    passages: int | None
 
     def check(self, path: Path, settings: Settings, goes_on: str) -> None:
         """Refuse what an index does not have.
@@ -160,10 +175,11 @@ class _Wanted:
         """
         from jv5kit.errors import InputError
 
-        for name in ("precision", "rescore", "dim"):
+        for name in ("precision", "rescore", "dim", "passages"):
             given, stored = getattr(self, name), getattr(settings, name)
             if given is not None and given != stored:
-                raise InputError(f"--{name} {given}: {path} has {stored}, which {goes_on} cannot change")
+                has = "none" if stored is None else stored
+                raise InputError(f"--{name} {given}: {path} has {has}, which {goes_on} cannot change")
         for name, stored in (
             ("rotate", settings.rotation is not None),
             ("lexical", settings.lexical),
@@ -190,7 +206,7 @@ def _build(
 
     check_free(path, force=force)
     settings = asdict(wanted) | {"precision": wanted.precision or "ubinary"}
-    check_settings(settings["precision"], wanted.rescore, hnsw=wanted.hnsw)
+    check_settings(settings["precision"], wanted.rescore, hnsw=wanted.hnsw, passages=wanted.passages)
     if lines is not None and not lines.read_first():
         raise InputError(f"there is no document to index ({run.skipped} were skipped)")
     encoder = shared_encoder(model) if options["embeddings"] is None else None
@@ -281,14 +297,17 @@ class _Run:
         settings = index.settings
         if self._json:
             facts = {"index": str(self._path), "documents": len(index), "skipped": self.skipped}
+            if settings.passages is not None:
+                facts["passages"] = index.row_count
             print(json_lines.dumps(facts | ({"replaced": self.replaced} if self.goes_on == "--upsert" else {})))
             return
         if self.goes_on == "--upsert":
             print(f"{self.replaced:,} documents were replaced", file=sys.stderr)
         if self.skipped:
             print(f"{self.skipped:,} documents were skipped", file=sys.stderr)
+        passages = "" if settings.passages is None else f" in {index.row_count:,} passages"
         print(
-            f"{self._path}: {len(index):,} documents, {settings.dim} dimensions, {settings.precision}, "
+            f"{self._path}: {len(index):,} documents{passages}, {settings.dim} dimensions, {settings.precision}, "
             f"{bytes_a_document(index):,.0f} bytes a document",
             file=sys.stderr,
         )

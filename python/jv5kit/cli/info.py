@@ -56,16 +56,16 @@ def _problems(index: Path, *, json: bool) -> list[str]:
 
     log_to_stderr()
 
-    def documents() -> int | None:
+    def rows() -> int | None:
         try:
             with Index.open(index) as opened:
-                return len(opened)
+                return opened.row_count
         except Jv5kitError as error:
             if isinstance(error, InputError):
                 raise
             return None
 
-    with ProgressBar("Verifying", documents, "documents", show=False if json else None) as progress:
+    with ProgressBar("Verifying", rows, "rows", show=False if json else None) as progress:
         return verify(index, progress)
 
 
@@ -126,6 +126,8 @@ def _index(path: Path) -> dict[str, Any]:
         return {
             "index": str(path),
             "documents": len(index),
+            "passages": "none" if settings.passages is None else f"{settings.passages} tokens",
+            "rows": index.row_count,
             "precision": settings.precision,
             "dim": settings.dim,
             "source_dim": settings.source_dim,

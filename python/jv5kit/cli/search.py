@@ -167,7 +167,8 @@ def _print(query: str | int, hits: list[Hit], milliseconds: dict[str, float], *,
     width = shutil.get_terminal_size().columns
     for rank, hit in enumerate(hits, 1):
         # A label that names the document already need not be said twice.
-        label = hit.id if not hit.title or hit.title == hit.id else f"{hit.id}  {hit.title}"
+        label = hit.id if hit.passage is None else f"{hit.id} [{hit.passage.number}]"
+        label += f"  {hit.title}" if hit.title and hit.title != hit.id else ""
         print(f"{rank:>2}  {hit.score:.3f}  {label}")
         text = " ".join(hit.text.split())
         room = max(20, width - 11)

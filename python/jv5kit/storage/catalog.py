@@ -117,7 +117,7 @@ class Catalog:
         """Make the catalogue of an empty index; it has its name when it is whole."""
         path = folder / f"{FILE}.tmp"
         with connection.our_errors(folder / FILE):
-            created = connection.create(path, SCHEMA)
+            created = connection.create(path, SCHEMA, settings.format)
             try:
                 state = State(settings)
                 created.execute("INSERT INTO catalog VALUES (?, ?, ?, ?, ?)", (*state.record(), state.digest()))
@@ -250,6 +250,7 @@ class Catalog:
         if old.generation != state.settings.generation:
             for table in ("documents", "deletions", "dead"):
                 execute(f"DELETE FROM {table}")
+            execute(f"PRAGMA user_version = {state.settings.format}")
             if old.lexical:
                 lexical.drop(self._connection)
             if state.settings.lexical:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FORMAT = 2
-"""Version of the format on disk; a newer one is refused."""
+FORMAT = 3
+"""Newest version of the format on disk; a newer one is refused. :attr:`Settings.format` has that of an index."""
 
 APPLICATION_ID = 0x6A763521
 """Marks the file as ours, in SQLite's header."""
@@ -49,11 +49,11 @@ def connect(path: Path, *, write: bool) -> tuple[sqlite3.Connection, bool]:
     return connection, follows
 
 
-def create(path: Path, schema: str) -> sqlite3.Connection:
-    """Make the database of an index, with its tables; a transaction is under way that makes the rest."""
+def create(path: Path, schema: str, version: int) -> sqlite3.Connection:
+    """Make the database of an index of some format, with its tables; a transaction is under way that makes the rest."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = FULL")
-    mark = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
+    mark = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};"
     connection.executescript(f"BEGIN;{mark}{schema}")
     return connection
 

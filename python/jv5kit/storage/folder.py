@@ -40,7 +40,8 @@ def check_free(folder: Path, *, force: bool) -> None:
     if (folder / FILE).exists() and not force:
         try:
             opened = Catalog(folder)
-            count = f"{opened.state().documents} documents"
+            state = opened.state()
+            count = f"{state.rows} {'documents' if state.settings.passages is None else 'passages'}"
             opened.close()
         except Jv5kitError as error:
             count = f"unreadable: {error}"

@@ -20,6 +20,7 @@ from jv5kit import _native
 from jv5kit.errors import IndexDamagedError
 from jv5kit.storage.columns import Columns
 from jv5kit.storage.ids import FENCE_IDS
+from jv5kit.storage.passages import passage_specs
 from jv5kit.storage.vectors import vector_specs
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ BLOCK_BYTES = 1 << 20
 SMALL_BLOCK_BYTES = 16 << 10
 """Bytes under one checksum, where rows are read at random."""
 
-_READ_AT_RANDOM = {"rows", "scales", "numbers", "ids", "id_rows"}
+_READ_AT_RANDOM = {"rows", "scales", "numbers", "ids", "id_rows", "passages"}
 
 _FIRST = {"codes", "rows", "embeddings"}
 """Tensors that are scanned: they come first, the others after them in the order of their alignment."""
@@ -95,6 +96,7 @@ def segment_specs(settings: Settings, entry: SegmentEntry) -> list[TensorSpec]:
         TensorSpec("ids", np.dtype("<u8"), (rows,)),
         TensorSpec("id_fences", np.dtype("<u8"), (-(-rows // FENCE_IDS),)),
         TensorSpec("id_rows", np.dtype("<u4"), (rows,)),
+        *(TensorSpec(*spec) for spec in passage_specs(settings, rows)),
         *(TensorSpec(*spec) for spec in Columns.tensor_specs(layout["columns"])),
     ]
     if layout["sparse"]:

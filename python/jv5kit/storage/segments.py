@@ -99,6 +99,11 @@ class Segment:
         return bits
 
     @cached_property
+    def first_rows(self) -> NDArray[np.uint8]:
+        """A bitmap of the first row of each document, in an index of passages."""
+        return np.packbits(self.tensor("passages")[:, 0] <= 1, bitorder="little")
+
+    @cached_property
     def columns(self) -> Columns:
         """The metadata that can be filtered by; read when a filter names it."""
         if self.format_1:

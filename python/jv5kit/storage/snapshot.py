@@ -12,6 +12,7 @@ from jv5kit.storage.catalog import Catalog
 from jv5kit.storage.deletions import Deletions
 from jv5kit.storage.graphs import GRAPHS, Graph, GraphRecord
 from jv5kit.storage.ids import candidates, id_hashes
+from jv5kit.storage.passages import whole
 from jv5kit.storage.rotations import read_rotation
 from jv5kit.storage.segments import Segment
 
@@ -41,11 +42,23 @@ class Snapshot:
     graph: Graph | None
     rotation: Rotation | None
 
-    def find(self, ids: Sequence[str]) -> dict[str, tuple[int, Document]]:
-        """Row and document of each id that is in the index.
+    @property
+    def documents(self) -> int:
+        """Documents in the index."""
+        if self.state.settings.passages is None:
+            return self.state.rows
+        kept = [
+            segment.first_rows if deletions.kept_bits is None else segment.first_rows & deletions.kept_bits
+            for segment, deletions in zip(self.segments, self.deletions, strict=True)
+        ]
+        return sum(int.from_bytes(bits.tobytes()).bit_count() for bits in kept)
+
+    def find(self, ids: Sequence[str]) -> dict[str, tuple[list[int], Document]]:
+        """The rows, in order, and the whole document of each id that is in the index.
 
         Raises:
             ReplacedError: the index has another state by now, in which some are gone.
+            IndexDamagedError: the rows of an id are not those of one whole document.
         """
         # In order, so that a search for many runs through the segment once.
         hashes = np.sort(id_hashes(ids))
@@ -58,8 +71,33 @@ class Snapshot:
         if not len(numbers):
             return {}
         wanted = set(ids)
-        documents = self.catalog.documents(numbers.tolist(), self.state)
-        return {document.id: (row, document) for row, document in documents.items() if document.id in wanted}
+        of_id: dict[str, list[int]] = {}
+        stored = self.catalog.documents(numbers.tolist(), self.state)
+        for row in numbers.tolist():
+            if stored[row].id in wanted:
+                of_id.setdefault(stored[row].id, []).append(row)
+        spans = dict(zip(numbers.tolist(), self.passages(numbers).tolist(), strict=True))
+        documents = {}
+        for identifier, own in of_id.items():
+            try:
+                documents[identifier] = own, whole([stored[row] for row in own], [spans[row] for row in own])
+            except ValueError as error:
+                raise IndexDamagedError.of(self.catalog.path, str(error)) from None
+        return documents
+
+    def passages(self, numbers: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Which passage each of some rows is, ``(n, 3)``, as :mod:`jv5kit.storage.passages` has it."""
+        spans = np.zeros((len(numbers), 3), np.uint32)
+        if self.state.settings.passages is not None:
+            for segment, within in zip(self.segments, self.locate(numbers), strict=True):
+                if len(within):
+                    local = segment.positions(numbers[within])
+                    spans[within] = segment.rows_of("passages", local)[local]
+        return spans
+
+    def count_documents(self, numbers: Sequence[int]) -> int:
+        """The documents that some rows are of, all the rows of each."""
+        return int((self.passages(np.array(numbers, np.int64))[:, 0] <= 1).sum())
 
     def masks(self, condition: Filter | None) -> list[NDArray[np.uint8] | None]:
         """For each segment a bitmap of the rows that are not deleted and that a filter keeps; None for all.
@@ -75,7 +113,7 @@ class Snapshot:
         return [bits if live is None else bits & live for bits, live in zip(matching, kept, strict=True)]
 
     def matching(self, condition: Filter) -> list[int]:
-        """Numbers of the documents that a filter keeps."""
+        """Numbers of the rows that a filter keeps."""
         numbers: list[int] = []
         for segment, mask in zip(self.segments, self.masks(condition), strict=True):
             if mask is not None:

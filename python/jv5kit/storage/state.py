@@ -31,6 +31,7 @@ class Settings:
         rotation: checksum of the rotation that embeddings go through before truncation, or None.
         lexical: whether the texts have a lexical index.
         hnsw: whether the rows have a graph for approximate search.
+        passages: tokens of a passage at most, where longer documents are split; None where they are not.
     """
 
     dim: int
@@ -45,10 +46,19 @@ class Settings:
     rotation: int | None = None
     lexical: bool = False
     hnsw: bool = False
+    passages: int | None = None
+
+    @property
+    def format(self) -> int:
+        """The format of an index of these settings; those without passages stay what older versions read."""
+        return 2 if self.passages is None else 3
 
     def to_json(self) -> str:
         """The settings as the catalogue keeps them."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+        values = asdict(self)
+        if self.passages is None:
+            del values["passages"]
+        return json.dumps(values, ensure_ascii=False, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +117,8 @@ class State:
     commit: int = 0
 
     @property
-    def documents(self) -> int:
-        """Documents in the index."""
+    def rows(self) -> int:
+        """Rows that are not deleted: one for each document, or for each of its passages."""
         return sum(segment.live for segment in self.segments)
 
     def digest(self) -> int:

@@ -11,7 +11,6 @@ import numpy as np
 from jv5kit.errors import IndexDamagedError
 from jv5kit.storage.catalog import SCHEMA, Change
 from jv5kit.storage.columns import Columns
-from jv5kit.storage.connection import FORMAT
 from jv5kit.storage.deletions import Deletions
 from jv5kit.storage.folder import fsync_folder
 from jv5kit.storage.head import write_head
@@ -63,10 +62,10 @@ def upgrade(folder: Path, catalog: Catalog, state: State) -> State:
             "DROP TABLE format_1",
             "INSERT INTO catalog SELECT settings, 0, '', 0, 0 FROM format_1_catalog",
             "DROP TABLE format_1_catalog",
-            f"PRAGMA user_version = {FORMAT}",
+            f"PRAGMA user_version = {new.settings.format}",
         )
         catalog.apply(Change(new))
-    catalog.format = FORMAT
+    catalog.format = new.settings.format
     return new
 
 

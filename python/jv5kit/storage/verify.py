@@ -142,10 +142,10 @@ class _Verification:
         """Each of these documents is the one that is found by its id."""
         found = snapshot.find([ids[number] for number in numbers.tolist()])
         for number in numbers.tolist():
-            row, _ = found.get(ids[number], (None, None))
-            if row is None:
+            rows, _ = found.get(ids[number], ([], None))
+            if not rows:
                 raise IndexDamagedError.of(self._catalog.path, f"the document {ids[number]!r} is not found by its id")
-            if row != number:
+            if number not in rows:
                 raise IndexDamagedError.of(self._catalog.path, f"the id {ids[number]!r} belongs to two documents")
 
 

@@ -105,20 +105,25 @@ class Writer:
             raise
         return writer
 
-    def find(self, ids: Sequence[str]) -> dict[str, tuple[int, Document]]:
-        """Row and document of each id that is in the index."""
+    @property
+    def documents(self) -> int:
+        """Documents in the index."""
+        return self.state.rows if self.state.settings.passages is None else self.snapshot().documents
+
+    def find(self, ids: Sequence[str]) -> dict[str, tuple[list[int], Document]]:
+        """The rows and the document of each id that is in the index."""
         return self.snapshot().find(ids) if self._catalog and self._replaced is None else {}
 
     def numbers_of(self, ids: Sequence[str], on_missing: Callable[[str], None] | None = None) -> list[int]:
-        """The number of each document that the index has; ``on_missing`` is called with each id that it has not."""
+        """The rows of the documents that the index has; ``on_missing`` is called with each id that it has not."""
         distinct = list(dict.fromkeys(ids))
-        numbers = []
+        numbers: list[int] = []
         for start in range(0, len(distinct), FOUND_TOGETHER):
             part = distinct[start : start + FOUND_TOGETHER]
             found = self.find(part)
             for identifier in part:
                 if identifier in found:
-                    numbers.append(found[identifier][0])
+                    numbers += found[identifier][0]
                 elif on_missing is not None:
                     on_missing(identifier)
         return numbers
@@ -136,6 +141,8 @@ class Writer:
         delete: Sequence[int] = (),
     ) -> None:
         """Add documents, each with its metadata as JSON, and their rows, and delete others: on disk when this returns.
+
+        In an index of passages each of them is given as a document of its own, all those of a document together.
 
         Small segments at the end are merged with the new rows, so that an index of n documents has about log n of them;
         a segment more than half of which is deleted is written anew.
@@ -170,6 +177,13 @@ class Writer:
                     delete,
                 )
             )
+
+    def delete(self, rows: Sequence[int]) -> int:
+        """Delete all rows of some documents, in one commit; returns how many documents those were."""
+        documents = self.snapshot().count_documents(rows)
+        if rows:
+            self.commit([], {}, rows)
+        return documents
 
     def set_graph(self, graph: Any, rows: int) -> None:
         """Make a graph of ``rows`` rows, which holds all documents that there are, the index's."""
