@@ -212,8 +212,8 @@ def check(name: str, embeddings: NDArray[np.float32], right: NDArray[np.float32]
     least, least_mean = LEAST_COSINE[dtype]
     if not (each.min() >= least and each.mean() >= least_mean):
         raise SystemExit(
-            f"{name}: jv5kit and {DEFAULT} give different embeddings: cosine {each.min():.6f} at least, {each.mean():.6f} in "
-            f"the mean; for {dtype} it must be {least} and {least_mean}"
+            f"{name}: jv5kit and {DEFAULT} give different embeddings: cosine {each.min():.6f} at least and "
+            f"{each.mean():.6f} in the mean; for {dtype} it must be {least} and {least_mean}"
         )
 
 
