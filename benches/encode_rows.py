@@ -4,7 +4,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -165,12 +165,11 @@ def beside_peers(
     for peer_name, make in peers.items():
         try:
             peer = make(model, setup.threads)
-        except ImportError as error:
-            yield NotRun(name, f"{error.name} is not installed", peer_name)
-            continue
         # What a peer raises for a model that it cannot convert or run is its own.
         except Exception as error:
-            yield NotRun(name, _first_line(error), peer_name)
+            if right is None:
+                raise
+            yield NotRun(name, _why(error), peer_name)
             continue
         theirs = peer(texts)
         if right is None:
@@ -224,7 +223,9 @@ def cosines(some: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[n
     return product
 
 
-def _first_line(error: Exception) -> str:
-    """What it says, in a cell of the table."""
-    words: Sequence[str] = str(error).strip().splitlines() or [type(error).__name__]
-    return words[0].replace("|", "/")[:120]
+def _why(error: Exception) -> str:
+    """The first line of what it says, in a cell of the table."""
+    if isinstance(error, ImportError):
+        return f"{error.name} is not installed"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].replace("|", "/")[:120]
