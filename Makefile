@@ -11,7 +11,7 @@ RUST := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: tools
 tools:
@@ -74,6 +74,10 @@ format: tools $(VENV)/test.stamp ## Format all code
 .PHONY: bench
 bench: tools $(VENV)/bench.stamp ## Compare the kernels with FAISS, and write the table (README.md too); `cargo bench` has each kernel
 	$(BIN)/python benches/compare.py --output benches/results/$$(date +%F).md --output README.md
+
+.PHONY: bench-encode
+bench-encode: tools $(VENV)/bench.stamp ## Compare the encoder with its peers, and write the table (README.md too); takes an hour
+	$(BIN)/python benches/encode.py --output benches/results/encode/$$(date +%F).md --output README.md
 
 docs.jsonl: examples/stdlib_docs.py | $(VENV)/build.stamp
 	$(BIN)/python examples/stdlib_docs.py $@

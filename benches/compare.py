@@ -10,16 +10,13 @@ is held to the like: `JV5KIT_SIMD=popcnt python benches/compare.py --tier`.
 
 import json
 import os
-import platform
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from datetime import date
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +24,7 @@ import faiss
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from table import NotRun, Result, report, setting, write
 
 import jv5kit
 from jv5kit import Index, _native
@@ -59,32 +57,6 @@ class Workload:
     same: Callable[[Any, Any], bool]
     target: float | None = None
     peer_name: str = "FAISS"
-
-
-@dataclass(frozen=True)
-class Result:
-    """Rates in 10⁹ operations a CPU-second, and the peer's time / ours, pair by pair."""
-
-    workload: str
-    peer_name: str
-    peer: float
-    ours: float
-    ratio: float
-    lowest: float
-    highest: float
-    target: float | None
-
-    @property
-    def missed(self) -> bool:
-        """Whether the ratio is below its target."""
-        return self.target is not None and self.ratio < self.target
-
-    def line(self) -> str:
-        """The row in Markdown."""
-        rates = f"{self.peer:.3g} | {self.ours:.3g} | {self.ratio:.2f} | {self.lowest:.2f}-{self.highest:.2f}"
-        return (
-            f"| {self.workload} | {self.peer_name} | {rates} | {self.target or '-'}{' missed' if self.missed else ''} |"
-        )
 
 
 def same_hits(faiss_hits: Any, our_hits: Any) -> bool:
@@ -273,11 +245,12 @@ def compare(workload: Workload, pairs: int) -> Result:
         raise SystemExit(f"{workload.name}: {workload.peer_name} and jv5kit give different answers")
     sides = (workload.peer, workload.ours)
     repeats = [max(1, round(LEAST_SECONDS / seconds(side, 1))) for side in sides]
-    times = [[seconds(side, count) for side, count in zip(sides, repeats, strict=True)] for _ in range(pairs)]
-    ratios = [peer_time / our_time for peer_time, our_time in times]
-    theirs, ours = (workload.operations / min(side) / 1e9 for side in zip(*times, strict=True))
-    ratio = statistics.median(ratios)
-    return Result(workload.name, workload.peer_name, theirs, ours, ratio, min(ratios), max(ratios), workload.target)
+    times = [(seconds(sides[0], repeats[0]), seconds(sides[1], repeats[1])) for _ in range(pairs)]
+
+    def rate(side: Sequence[float]) -> float:
+        return workload.operations / min(side) / 1e9
+
+    return Result.of(workload.name, workload.peer_name, times, rate, workload.target)
 
 
 def forced_tier(tier: str, quick: bool) -> list[Result]:
@@ -330,27 +303,6 @@ def end_to_end(rows: int) -> list[str]:
     ]
 
 
-def setting() -> dict[str, str]:
-    """What the numbers depend on."""
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    tier, forced, _ = _native.simd_tier()
-    return {
-        "jv5kit": f"{jv5kit.__version__}, tier {tier}{' (forced)' if forced else ''}",
-        "FAISS": f"{faiss.__version__}, {faiss.get_compile_options().strip()}",
-        "CPU": model[1] if model else platform.machine(),
-        "date": date.today().isoformat(),
-    }
-
-
-def write(report: str, path: Path, mark: str = "bench") -> None:
-    """Put the report into a file that marks a place for it, or make the file."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    before, begin, rest = text.partition(f"<!-- {mark} -->\n")
-    _, end, after = rest.partition(f"<!-- end of {mark} -->")
-    path.write_text(f"{before}{begin}{report}\n{end}{after}" if begin and end else report + "\n", encoding="utf-8")
-
-
 def main(
     quick: Annotated[bool, typer.Option("--quick", help="200k codes and fewer runs.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when a ratio is below its target.")] = False,
@@ -367,30 +319,25 @@ def main(
         faiss.SIMDConfig.set_level(getattr(faiss, level))
     os.environ["JV5KIT_THREADS"] = "1"
     rows = 200_000 if quick else 1_000_000
-    results = []
+    results: list[Result | NotRun] = []
     for workload in tier_workloads(rows) if tier else workloads(rows):
         typer.echo(f"{workload.name} ...", err=True)
         results.append(compare(workload, pairs=5 if quick else 15))
-    others: list[str] = []
+    notes: list[str] = []
     if not tier:
         for name in ("popcnt", "amx"):
             forced = forced_tier(name, quick)
             results += forced
             if not forced:
-                others.append(
-                    f"| {rows:,} x 256 bit, 100 queries, tier {name} | not run: this processor lacks it ||||||"
-                )
+                results.append(NotRun(f"{rows:,} x 256 bit, 100 queries, tier {name}", "this processor lacks it"))
         typer.echo("Index.search ...", err=True)
-        others += ["", *end_to_end(rows)]
-    if as_json:
-        report = json.dumps({"setting": setting(), "results": [asdict(result) for result in results]}, indent=2)
-    else:
-        lines = [f"- {name}: {value}" for name, value in setting().items()]
-        report = "\n".join([*lines, HEADER, *(result.line() for result in results), *others])
-    typer.echo(report)
+        notes += ["", *end_to_end(rows)]
+    settings = setting(FAISS=f"{faiss.__version__}, {faiss.get_compile_options().strip()}")
+    text = report(settings, HEADER, results, notes, as_json=as_json)
+    typer.echo(text)
     for path in output or []:
-        write(report, path)
-    if check and (any(result.missed for result in results) or any(" missed" in line for line in others)):
+        write(text, path, "bench")
+    if check and (any(result.missed for result in results) or any(" missed" in note for note in notes)):
         raise typer.Exit(1)
 
 

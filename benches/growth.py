@@ -15,13 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, overload
 
 import numpy as np
 import typer
-from compare import setting, write
+from table import report, setting, write
 
 from jv5kit import Index
 
@@ -193,14 +193,10 @@ def main(
         typer.echo(f"10^{power} documents ...", err=True)
         with tempfile.TemporaryDirectory() as place:
             results.append(measure(10**power, Path(place) / "growth.jv5"))
-    if as_json:
-        report = json.dumps({"setting": setting(), "results": [asdict(result) for result in results]}, indent=2)
-    else:
-        lines = [f"- {name}: {value}" for name, value in setting().items() if name != "FAISS"]
-        report = "\n".join([*lines, HEADER, *(result.line() for result in results), "", *slopes(results)])
-    typer.echo(report)
+    text = report(setting(), HEADER, results, ["", *slopes(results)], as_json=as_json)
+    typer.echo(text)
     for path in output or []:
-        write(report, path, "growth")
+        write(text, path, "growth")
 
 
 if __name__ == "__main__":
