@@ -318,7 +318,7 @@ except MissingExtraError as error:
 """
     outcome = without_torch(code, cwd=tmp_path)
     assert outcome.stderr == ""
-    assert outcome.stdout == "encoding needs torch and transformers (torch is missing): pip install 'jv5kit[torch]'\n"
+    assert outcome.stdout == "the torch backend needs torch and transformers (torch is missing): pip install 'jv5kit[torch]'\n"
 
 
 def test_the_command_line_without_torch(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_the_command_line_without_torch(tmp_path: Path) -> None:
     for command in ("index", "encode"):
         outcome = without_torch(code, command, "docs.jsonl", cwd=tmp_path)
         assert outcome.returncode == 1
-        assert outcome.stderr.startswith("jv5kit: encoding needs torch and transformers (torch is missing): pip ins")
+        assert outcome.stderr.startswith("jv5kit: the torch backend needs torch and transformers (torch is missing): pip ins")
         assert outcome.stderr.count("\n") == 1
     assert not (tmp_path / "docs.jv5").exists()
     outcome = without_torch(code, "index", "docs.jsonl", "--embeddings", "x.npy", cwd=tmp_path)

@@ -162,7 +162,7 @@ def _import_torch() -> tuple[Any, Any]:
         from transformers import AutoModel
     except ImportError as error:
         raise MissingExtraError(
-            f"encoding needs torch and transformers ({error.name} is missing): pip install 'jv5kit[torch]'"
+            f"the torch backend needs torch and transformers ({error.name} is missing): pip install 'jv5kit[torch]'"
         ) from None
     return torch, AutoModel
 
