@@ -138,4 +138,4 @@ def test_a_folder_that_holds_another_model_by_now_is_loaded_again(model_copy: Pa
 def test_torch_that_is_missing_is_named_with_its_extra(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'jv5kit\[torch\]'"):
-        Encoder.from_pretrained(tiny_model)
+        Encoder.from_pretrained(tiny_model, backend="torch")
