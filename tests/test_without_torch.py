@@ -169,8 +169,8 @@ def test_an_architecture_that_needs_torch_names_the_extra(packages: Path, tiny_m
     (folder / "config.json").unlink()
     models.write_json(folder / "config.json", config | {"model_type": "mpnet"})
     expected = (
-        f"model '{folder}' has the model_type \"mpnet\"; the native backend knows bert, roberta, xlm-roberta, eurobert, "
-        "qwen3, and torch, which might run it, is not installed: pip install 'jv5kit[torch]'"
+        f"model '{folder}' has the model_type \"mpnet\"; the native backend knows bert, roberta, xlm-roberta, "
+        "eurobert, qwen3, and torch, which might run it, is not installed: pip install 'jv5kit[torch]'"
     )
     for arguments in (("index", "docs.jsonl"), ("encode", "docs.jsonl")):
         outcome = run(packages, *arguments, "-m", folder, code=1, cwd=tmp_path)
