@@ -72,7 +72,7 @@ class Encoder:
             backend: ``"native"`` (Rust, on the CPU) or ``"torch"``; by default native on a CPU if it knows the
                 architecture.
             dtype: ``"float32"`` or ``"bfloat16"``, what matrices are multiplied in; by default the fastest that keeps
-                each embedding within a cosine of 0.999 of float32: bfloat16 where the processor multiplies it.
+                each embedding within a cosine of 0.999 of float32: bfloat16 natively with AVX2 or better.
 
         Raises:
             ModelNotFoundError: there is no such model, or its layout or weights cannot be read.

@@ -220,7 +220,9 @@ impl Architecture {
         let optional = |name: &str| match set(name).map(str::parse::<usize>) {
             None => Ok(None),
             Some(Ok(value)) if value <= 1 << 24 => Ok(Some(value)),
-            Some(_) => Err(format!("has {name} {} in config.json, which must be a whole number", set(name).unwrap_or(""))),
+            Some(_) => {
+                Err(format!("has {name} {} in config.json, which must be a whole number", set(name).unwrap_or("")))
+            }
         };
         let whole = |name: &str| match optional(name)? {
             Some(value) if value > 0 => Ok(value),
@@ -248,7 +250,9 @@ impl Architecture {
         }
         let activation = set("hidden_act").unwrap_or(if self.names.gate.is_some() { "silu" } else { "gelu" });
         let Some(activation) = Activation::named(activation) else {
-            return Err(format!("has hidden_act {activation:?} in config.json, which the native backend does not know"));
+            return Err(format!(
+                "has hidden_act {activation:?} in config.json, which the native backend does not know"
+            ));
         };
         let theta = match self.theta {
             Some(default) => Some(real("rope_parameters.rope_theta", real("rope_theta", default)?)?),

@@ -75,11 +75,11 @@ pub(crate) struct Queries {
     pub causal: bool,
 }
 
-/// Room for the sums of a tile of rows: [`scratch_floats`] of it.
+/// Room for the sums of a tile of rows: [`attend_room`] of it.
 pub(crate) type Scratch = *mut f32;
 
 /// Floats that [`attend`] works in.
-pub(crate) fn scratch_floats(width: usize, panel: usize) -> usize {
+pub(crate) fn attend_room(width: usize, panel: usize) -> usize {
     ROWS * (BLOCK + width.next_multiple_of(panel))
 }
 

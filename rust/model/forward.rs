@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::attention::{KeysValues, Queries, scratch_floats};
+use super::attention::{KeysValues, Queries, attend_room};
 use super::crew::Crew;
 use super::layers::{Layer, Linear};
 use super::packed::Memory;
@@ -131,7 +131,7 @@ impl Workspace {
         let heads = Rows { values: room(rows * width * 4).cast(), stride: width };
         let stride = padded(shape.hidden);
         let row = Rows { values: room(stride * 4).cast(), stride };
-        let scratch = room(scratch_floats(shape.head_width, layout.width) * 4).cast();
+        let scratch = room(attend_room(shape.head_width, layout.width) * 4).cast();
         Self { hidden, context, intermediate, low_rank, heads, row, scratch, _memory: memory }
     }
 }

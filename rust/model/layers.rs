@@ -124,7 +124,8 @@ impl Linear {
             return Ok(());
         }
         let mut error = None;
-        let rows: Vec<_> = downs.iter().flat_map(|matrix| (0..matrix.tensor.shape()[0]).map(move |row| (matrix, row))).collect();
+        let rows: Vec<_> =
+            downs.iter().flat_map(|matrix| (0..matrix.tensor.shape()[0]).map(move |row| (matrix, row))).collect();
         let down = Packed::new(layout, rank, self.parts.inputs, |output, out| {
             let (matrix, row) = rows[output];
             matrix.read(row, out, &mut error);
@@ -161,7 +162,12 @@ pub(crate) struct Weights {
 
 impl Weights {
     /// Take them from the tensors; it is an error if one is missing, has another shape, or is left over.
-    pub fn new(architecture: &Architecture, shape: &Shape, layout: Layout, mut tensors: Tensors) -> Result<Self, String> {
+    pub fn new(
+        architecture: &Architecture,
+        shape: &Shape,
+        layout: Layout,
+        mut tensors: Tensors,
+    ) -> Result<Self, String> {
         let names = &architecture.names;
         let tokens_of = |prefix: &&&str| tensors.has(&format!("{prefix}{}.weight", names.tokens));
         let prefix = architecture.prefixes.iter().find(tokens_of).copied().unwrap_or("");
@@ -171,9 +177,8 @@ impl Weights {
         }
         let tensors_ref = &mut tensors;
         let hidden = shape.hidden;
-        let norm_of = |tensors: &mut Tensors, name: &str, width| {
-            norm(tensors, architecture.norm, shape.epsilon, name, width)
-        };
+        let norm_of =
+            |tensors: &mut Tensors, name: &str, width| norm(tensors, architecture.norm, shape.epsilon, name, width);
         let tokens = tensors_ref.matrix(&format!("{prefix}{}.weight", names.tokens), shape.vocabulary, hidden)?;
         let positions = match names.positions {
             Some(name) => Some(tensors_ref.matrix(&format!("{prefix}{name}.weight"), shape.positions, hidden)?),

@@ -17,22 +17,30 @@
 
 pub mod architecture;
 mod attention;
+// Only tiers of x86-64 multiply bfloat16; the tests run everywhere.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+mod bfloat16;
 mod crew;
 mod floats;
 mod forward;
+pub mod kernels;
 mod layers;
+#[cfg(test)]
+mod naive;
 mod packed;
 mod product;
 mod rows;
 pub(crate) mod simd;
 pub mod tensor;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-pub use architecture::{Architecture, Settings};
 use architecture::Shape;
+pub use architecture::{Architecture, Settings};
 use crew::{Crew, Interruption};
 use forward::{Forward, Piece, Stream, Workspace, passes};
 use layers::Weights;
@@ -96,10 +104,18 @@ impl Model {
     /// If the architecture is not known, or a tensor is missing, has another shape, is left over or has values that are
     /// no numbers.
     pub fn new(settings: &Settings, tensors: Tensors, tier: &Tier, dtype: Option<DType>) -> Result<Self, String> {
+        let dtype = dtype.unwrap_or(tier.model.fastest);
+        Self::with_kernels(settings, tensors, dtype, tier.model.of(dtype))
+    }
+
+    fn with_kernels(
+        settings: &Settings,
+        tensors: Tensors,
+        dtype: DType,
+        kernels: &'static Kernels,
+    ) -> Result<Self, String> {
         let architecture = Architecture::of(settings)?;
         let shape = architecture.shape(settings)?;
-        let dtype = dtype.unwrap_or(tier.model.fastest);
-        let kernels = tier.model.of(dtype);
         let weights = Weights::new(architecture, &shape, kernels.layout, tensors)?;
         let angles = Mutex::new(Arc::new(Angles { width: shape.head_width, values: Vec::new() }));
         Ok(Self { architecture, shape, dtype, kernels, weights, adapters: Vec::new(), rank: 0, angles })

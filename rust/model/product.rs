@@ -67,6 +67,14 @@ pub(crate) struct Product<'a> {
 pub(crate) unsafe trait Unit {
     type Vector: Floats;
 
+    /// Before the first tile of a product.
+    #[inline(always)]
+    unsafe fn start() {}
+
+    /// After the last.
+    #[inline(always)]
+    unsafe fn finish() {}
+
     /// Multiply some of the rows from `row` on with one panel of each term's weights, and put out each row of the result
     /// as two vectors. Returns the number of rows that it took.
     unsafe fn multiply(product: &Product, row: usize, panel: usize, output: Output<Self::Vector>) -> usize;
@@ -84,6 +92,8 @@ pub(crate) unsafe trait Unit {
 pub(crate) unsafe fn product<U: Unit>(product: &Product) {
     let lanes = U::Vector::LANES;
     let weights = product.terms[0].weights;
+    // SAFETY: see above.
+    unsafe { U::start() };
     for panel in 0..weights.panels() {
         let column = panel * 2 * lanes;
         // SAFETY: the caller vouches for the buffers; a bias has whole panels.
@@ -100,6 +110,8 @@ pub(crate) unsafe fn product<U: Unit>(product: &Product) {
             }
         }
     }
+    // SAFETY: see above.
+    unsafe { U::finish() };
 }
 
 /// Where the results of a panel go, and what is added to them first.
@@ -146,6 +158,25 @@ impl<V: Floats> Output<V> {
     }
 }
 
+/// Multiply a tile of rows by `tile::<M>` of a unit: as many as it has registers for, and of the last rows two tiles of like
+/// height, because a low one waits for its own sums.
+macro_rules! tiles {
+    ($unit:ty, $most:expr, $product:expr, $row:expr, $panel:expr, $output:expr) => {{
+        let left = $product.rows - $row;
+        let rows = if left >= 2 * $most { $most } else { left.div_ceil(left.div_ceil($most)) };
+        $crate::model::product::tiles!(@match $unit, $most, rows, ($product, $row, $panel, $output),
+            1 2 3 4 5 6 7 8 9 10 11 12)
+    }};
+    (@match $unit:ty, $most:expr, $rows:expr, $arguments:tt, $($m:literal)*) => {
+        match $rows {
+            $($m if $m <= $most => $crate::model::product::tiles!(@call $unit, $m, $arguments),)*
+            _ => unreachable!("no tile is that high"),
+        }
+    };
+    (@call $unit:ty, $m:literal, ($($argument:expr),*)) => { <$unit>::tile::<$m>($($argument),*) };
+}
+pub(crate) use tiles;
+
 /// Inputs in float32, each multiplied with vectors of weights, in tiles of at most `ROWS` rows.
 pub(crate) struct Vectors<V, W, const ROWS: usize>(std::marker::PhantomData<(V, W)>);
 
@@ -187,19 +218,7 @@ unsafe impl<V: Floats, W: Weight, const ROWS: usize> Unit for Vectors<V, W, ROWS
     #[inline(always)]
     unsafe fn multiply(product: &Product, row: usize, panel: usize, output: Output<V>) -> usize {
         // SAFETY: see `product`.
-        unsafe {
-            let left = product.rows - row;
-            // Of the last rows two tiles of like height: a low one waits for its own sums.
-            let rows = if left >= 2 * ROWS { ROWS } else { left.div_ceil(left.div_ceil(ROWS)) };
-            match rows {
-                1 => Self::tile::<1>(product, row, panel, output),
-                2 => Self::tile::<2>(product, row, panel, output),
-                3 => Self::tile::<3>(product, row, panel, output),
-                4 => Self::tile::<4>(product, row, panel, output),
-                5 => Self::tile::<5>(product, row, panel, output),
-                _ => Self::tile::<6>(product, row, panel, output),
-            }
-        }
+        unsafe { tiles!(Self, ROWS, product, row, panel, output) }
     }
 
     #[inline(always)]
@@ -250,7 +269,9 @@ pub(crate) unsafe fn accumulate<V: Floats, W: Weight, const M: usize>(
         for k in 0..depth {
             let weights = weights.add(k * step);
             #[cfg(target_arch = "x86_64")]
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(weights.cast::<i8>().wrapping_add(4096));
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                weights.cast::<i8>().wrapping_add(4096),
+            );
             let weights: [V; 2] = [W::load(weights), W::load(weights.add(V::LANES))];
             for (i, sums) in sums.iter_mut().enumerate() {
                 let input = V::splat(*inputs.add(i * stride + k));

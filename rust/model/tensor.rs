@@ -109,7 +109,8 @@ impl Tensor {
 
 /// The value of an IEEE half-precision number.
 fn float16(bits: u16) -> f32 {
-    let (sign, exponent, fraction) = (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 0x1F), u32::from(bits & 0x3FF));
+    let (sign, exponent, fraction) =
+        (u32::from(bits >> 15) << 31, u32::from(bits >> 10 & 0x1F), u32::from(bits & 0x3FF));
     match exponent {
         // Subnormal: fraction × 2^-24.
         0 => f32::from_bits(sign | (fraction as f32 * 5.960_464_5e-8).to_bits()),

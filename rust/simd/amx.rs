@@ -8,29 +8,31 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{BatchScan, Tier, avx512};
+use super::{BatchScan, Tier, avx512bf16};
 use crate::hamming::Tile;
 use crate::matrix::{self, Batch, Dots, MatrixUnit, Panel};
+use crate::model::simd::amx as model;
 use crate::topk::TopK;
 
 pub(super) static TIER: Tier = Tier {
     name: "amx",
-    needs: "AMX-INT8, AVX-512 F, BW and VPOPCNTDQ, and Linux 5.16",
-    available: || (avx512::TIER.available)() && has_instructions() && may_use_tiles(),
+    needs: "AMX-INT8 and AMX-BF16, AVX512-BF16, AVX-512 F, BW and VPOPCNTDQ, and Linux 5.16",
+    available: || (avx512bf16::TIER.available)() && has_instructions() && may_use_tiles(),
+    model: &model::KERNELS,
     batch: Some(BatchScan { queries: QUERIES, scan }),
-    ..avx512::TIER
+    ..avx512bf16::TIER
 };
 
 /// Queries from which a product is faster than vectors: those of four registers.
 const QUERIES: usize = 64;
 
-/// Bits of EDX in leaf 7 of CPUID: AMX-TILE and AMX-INT8.
-const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+/// Bits of EDX in leaf 7 of CPUID: AMX-BF16, AMX-TILE and AMX-INT8.
+const INSTRUCTIONS: u32 = 1 << 22 | 1 << 24 | 1 << 25;
 
 #[allow(unused_unsafe)] // CPUID is a safe function in later versions of Rust than the oldest that compiles this.
 fn has_instructions() -> bool {
     // SAFETY: every 64-bit processor has CPUID.
-    unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8 }
+    unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & INSTRUCTIONS == INSTRUCTIONS }
 }
 
 /// Ask Linux for leave to use the tile registers, for the whole process; asking again changes nothing.
@@ -56,12 +58,19 @@ fn may_use_tiles() -> bool {
 
 /// The memory operand of LDTILECFG.
 #[repr(C, align(64))]
-struct TileConfig {
+pub(crate) struct TileConfig {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
     row_bytes: [u16; 16],
     rows: [u8; 16],
+}
+
+impl TileConfig {
+    /// Eight registers of 16 rows of 64 bytes.
+    pub fn whole() -> &'static Self {
+        &CONFIG
+    }
 }
 
 /// Eight registers of 16 rows of 64 bytes, which is all of palette 1.

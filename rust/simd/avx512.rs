@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::{Tier, vnni};
 use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, code_words};
-use crate::model::simd::avx2 as model;
+use crate::model::simd::avx512 as model;
 use crate::parts::TileRows;
 use crate::quantize::{self, Ranges};
 use crate::rescore;

@@ -10,6 +10,8 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512bf16;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -18,6 +20,9 @@ mod portable;
 
 #[cfg(target_arch = "x86_64")]
 mod vnni;
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use amx::TileConfig;
 
 use std::sync::OnceLock;
 
@@ -41,6 +46,8 @@ static TIERS: &[&Tier] = &[
     &avx2::TIER,
     #[cfg(target_arch = "x86_64")]
     &avx512::TIER,
+    #[cfg(target_arch = "x86_64")]
+    &avx512bf16::TIER,
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     &amx::TIER,
     #[cfg(target_arch = "aarch64")]

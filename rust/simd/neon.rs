@@ -5,6 +5,7 @@ use std::arch::aarch64::*;
 
 use super::{Tier, portable};
 use crate::hamming::{self, Lanes, Tile};
+use crate::model::simd::neon as model;
 use crate::parts::TileRows;
 use crate::topk::TopK;
 
@@ -12,6 +13,7 @@ pub(super) static TIER: Tier = Tier {
     name: "neon",
     needs: "NEON",
     available: || std::arch::is_aarch64_feature_detected!("neon"),
+    model: &model::KERNELS,
     lanes: 2,
     pack,
     scan,

@@ -8,7 +8,7 @@ use crate::model::packed::Factors;
 use crate::model::product::{Float32, Widened};
 
 pub(crate) static KERNELS: KernelsByType =
-    KernelsByType { float32: &FLOAT32, bfloat16: &BFLOAT16, fastest: DType::Float32 };
+    KernelsByType { float32: &FLOAT32, bfloat16: &BFLOAT16, fastest: DType::Bfloat16 };
 
 kernels!(FLOAT32, Float32<__m256, 6>, Factors::Float32, #[target_feature(enable = "avx2,fma")]);
 kernels!(BFLOAT16, Widened<__m256, 6>, Factors::WidenedBfloat16, #[target_feature(enable = "avx2,fma")]);

@@ -1,4 +1,4 @@
-//! Arrays of four values, of which every compiler makes vectors.
+//! Arrays of `N` values, of which every compiler makes vectors.
 
 use super::{DType, KernelsByType, kernels};
 use crate::model::floats::Floats;
@@ -8,14 +8,14 @@ use crate::model::product::{Float32, Widened};
 pub(crate) static KERNELS: KernelsByType =
     KernelsByType { float32: &FLOAT32, bfloat16: &BFLOAT16, fastest: DType::Float32 };
 
-kernels!(FLOAT32, Float32<Four, 4>, Factors::Float32,);
-kernels!(BFLOAT16, Widened<Four, 4>, Factors::WidenedBfloat16,);
+kernels!(FLOAT32, Float32<Lanes<4>, 4>, Factors::Float32,);
+kernels!(BFLOAT16, Widened<Lanes<4>, 4>, Factors::WidenedBfloat16,);
 
-/// Four values.
+/// `N` values, a power of two of at most 16.
 #[derive(Clone, Copy)]
-pub(crate) struct Four([f32; 4]);
+pub(crate) struct Lanes<const N: usize>([f32; N]);
 
-impl Four {
+impl<const N: usize> Lanes<N> {
     #[inline(always)]
     fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
         Self(std::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
@@ -23,30 +23,30 @@ impl Four {
 }
 
 // SAFETY: plain operations, on every processor.
-unsafe impl Floats for Four {
-    const LANES: usize = 4;
+unsafe impl<const N: usize> Floats for Lanes<N> {
+    const LANES: usize = N;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        Self([value; 4])
+        Self([value; N])
     }
 
     #[inline(always)]
     unsafe fn load(values: *const f32) -> Self {
-        // SAFETY: the caller vouches for four values; here and below.
-        Self(unsafe { values.cast::<[f32; 4]>().read_unaligned() })
+        // SAFETY: the caller vouches for `N` values; here and below.
+        Self(unsafe { values.cast::<[f32; N]>().read_unaligned() })
     }
 
     #[inline(always)]
     unsafe fn store(self, values: *mut f32) {
         // SAFETY: see above.
-        unsafe { values.cast::<[f32; 4]>().write_unaligned(self.0) }
+        unsafe { values.cast::<[f32; N]>().write_unaligned(self.0) }
     }
 
     #[inline(always)]
     unsafe fn load_bfloat16(values: *const u16) -> Self {
         // SAFETY: see above.
-        Self(unsafe { values.cast::<[u16; 4]>().read_unaligned() }.map(|value| f32::from_bits(u32::from(value) << 16)))
+        Self(unsafe { values.cast::<[u16; N]>().read_unaligned() }.map(|value| f32::from_bits(u32::from(value) << 16)))
     }
 
     #[inline(always)]

@@ -1,0 +1,117 @@
+//! The kernels of the forward pass by themselves, over slices: what the benchmarks time.
+
+use super::attention::{KeysValues, Queries, attend_room};
+use super::packed::{Memory, Packed};
+use super::product::{Inputs, Product, Rows, Target, Term};
+use super::simd::{DType, Kernels};
+use crate::simd::Tier;
+
+/// Rows of a block of inputs; units may touch whole tiles of them.
+const TILE_ROWS: usize = 16;
+
+/// A matrix, packed to be multiplied with rows.
+pub struct PackedMatrix {
+    kernels: &'static Kernels,
+    packed: Packed,
+    inputs: usize,
+}
+
+/// Rows in the layout of a tier's inputs.
+pub struct PreparedRows {
+    memory: Memory,
+    rows: usize,
+    columns: usize,
+}
+
+impl PackedMatrix {
+    /// Pack `weights`, `outputs × inputs`, row-major.
+    ///
+    /// # Panics
+    /// If there are not as many weights.
+    pub fn new(tier: &Tier, dtype: DType, weights: &[f32], inputs: usize) -> Self {
+        assert!(inputs > 0 && weights.len().is_multiple_of(inputs), "the weights are whole rows");
+        let kernels = tier.model.of(dtype);
+        let read = |output: usize, row: &mut [f32]| row.copy_from_slice(&weights[output * inputs..][..inputs]);
+        let packed = Packed::new(kernels.layout, weights.len() / inputs, inputs, read);
+        Self { kernels, packed, inputs }
+    }
+
+    /// Bring rows of `inputs` values into the layout of the inputs.
+    ///
+    /// # Panics
+    /// If they are not whole rows.
+    pub fn prepare(&self, rows: &[f32]) -> PreparedRows {
+        assert!(rows.len().is_multiple_of(self.inputs), "whole rows");
+        let count = rows.len() / self.inputs;
+        let columns = self.inputs.next_multiple_of(32);
+        let mut padded = Memory::zeroed(count * columns * 4);
+        let start: *mut f32 = padded.as_mut_ptr().cast();
+        let bytes = count.next_multiple_of(TILE_ROWS) * columns * self.kernels.layout.factors.input_bytes();
+        let mut memory = Memory::zeroed(bytes);
+        let inputs = Inputs { values: memory.as_mut_ptr(), columns };
+        // SAFETY: the buffers were made with room; the tier was handed out because this processor has it.
+        unsafe {
+            for (i, row) in rows.chunks_exact(self.inputs).enumerate() {
+                start.add(i * columns).copy_from_nonoverlapping(row.as_ptr(), row.len());
+            }
+            let rows = Rows { values: start, stride: columns };
+            (self.kernels.prepare)(rows, count, None, inputs, rows);
+        }
+        PreparedRows { memory, rows: count, columns }
+    }
+
+    /// Values of a row of the result, its padding included.
+    pub fn stride(&self) -> usize {
+        self.packed.panels() * self.kernels.layout.width
+    }
+
+    /// Each row of inputs times each row of weights: `rows × stride` values.
+    ///
+    /// # Panics
+    /// If `out` has another length.
+    pub fn multiply(&self, rows: &mut PreparedRows, out: &mut [f32]) {
+        assert_eq!(out.len(), rows.rows * self.stride(), "one value a row and output");
+        let inputs = Inputs { values: rows.memory.as_mut_ptr(), columns: rows.columns };
+        let target = Target::Rows(Rows { values: out.as_mut_ptr(), stride: self.stride() });
+        let term = Term { inputs, weights: &self.packed };
+        // SAFETY: as above.
+        unsafe { (self.kernels.product)(&Product { rows: rows.rows, terms: &[term], target }) }
+    }
+}
+
+/// Attention over one text: `queries`, `keys` and `values` have a row a token, head by head.
+///
+/// # Panics
+/// If they differ in length, or rows are not whole heads.
+pub fn attention(tier: &Tier, queries: &[f32], keys: &[f32], values: &[f32], heads: usize, width: usize) -> Vec<f32> {
+    let columns = heads * width;
+    assert!(columns.is_multiple_of(32) && queries.len().is_multiple_of(columns), "whole rows of whole cache lines");
+    assert!(queries.len() == keys.len() && keys.len() == values.len(), "a query, a key and a value a token");
+    let kernels = tier.model.float32;
+    let tokens = queries.len() / columns;
+    let sizes = KeysValues::sizes(tokens, heads, width, kernels.layout.width);
+    let mut memory = [sizes.0 * 4, sizes.1 * 4, attend_room(width, kernels.layout.width) * 4].map(Memory::zeroed);
+    let [keys_memory, values_memory, scratch] = &mut memory;
+    let all = KeysValues {
+        keys: keys_memory.as_mut_ptr().cast(),
+        values: values_memory.as_mut_ptr().cast(),
+        tokens,
+        heads,
+        width,
+        panel: kernels.layout.width,
+    };
+    let scale = 1.0 / (width as f32).sqrt();
+    let mut scaled: Vec<f32> = queries.iter().map(|query| query * scale).collect();
+    let mut out = vec![0.0f32; queries.len()];
+    let rows = Rows { values: scaled.as_mut_ptr(), stride: columns };
+    let queries = Queries { rows, count: tokens, position: 0, heads, causal: false };
+    let inputs = Inputs { values: out.as_mut_ptr().cast(), columns };
+    // SAFETY: the buffers were made with room; the tier was handed out because this processor has it.
+    unsafe {
+        for token in 0..tokens {
+            all.write(token, keys[token * columns..].as_ptr(), values[token * columns..].as_ptr());
+        }
+        (kernels.attend)(queries, all, inputs, 0, scratch.as_mut_ptr().cast());
+    }
+    out
+}

@@ -1,0 +1,114 @@
+//! AVX-512: sixteen values, thirty-two registers.
+
+use std::arch::x86_64::*;
+
+use super::{DType, KernelsByType, kernels};
+use crate::model::floats::Floats;
+use crate::model::packed::Factors;
+use crate::model::product::{Float32, Widened};
+
+pub(crate) static KERNELS: KernelsByType =
+    KernelsByType { float32: &FLOAT32, bfloat16: &BFLOAT16, fastest: DType::Bfloat16 };
+
+kernels!(FLOAT32, Float32<__m512, 12>, Factors::Float32, #[target_feature(enable = "avx512f")]);
+kernels!(BFLOAT16, Widened<__m512, 12>, Factors::WidenedBfloat16, #[target_feature(enable = "avx512f")]);
+
+// SAFETY: the methods are called only from the kernels above, which have their target features.
+unsafe impl Floats for __m512 {
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: see the impl, here and below.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(values: *const f32) -> Self {
+        // SAFETY: see the impl; the caller vouches for sixteen values.
+        unsafe { _mm512_loadu_ps(values) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, values: *mut f32) {
+        // SAFETY: see the impl; the caller vouches for room for sixteen values.
+        unsafe { _mm512_storeu_ps(values, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bfloat16(values: *const u16) -> Self {
+        // SAFETY: see the impl; the caller vouches for sixteen values.
+        unsafe {
+            let values = _mm512_cvtepu16_epi32(_mm256_loadu_si256(values.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(values))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { _mm512_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { _mm512_sub_ps(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { _mm512_mul_ps(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { _mm512_div_ps(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, summand: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { _mm512_fmadd_ps(self, factor, summand) }
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { _mm512_max_ps(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { _mm512_min_ps(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // SAFETY: see the impl.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self) }
+    }
+
+    #[inline(always)]
+    unsafe fn exp2_whole(self) -> Self {
+        // SAFETY: see the impl.
+        unsafe {
+            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(self), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sign_to(self, magnitude: Self) -> Self {
+        // SAFETY: see the impl.
+        unsafe {
+            let sign = _mm512_set1_epi32(i32::MIN);
+            let (own, other) = (_mm512_castps_si512(self), _mm512_castps_si512(magnitude));
+            // For each bit: where `sign` is set the first, else the second.
+            _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0b11100010>(own, sign, other))
+        }
+    }
+}
