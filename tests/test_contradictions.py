@@ -9,6 +9,7 @@ from models import TEXTS, Array, tensors_of, write_tensors
 from test_backends import configure
 
 from jv5kit import Encoder
+from jv5kit.backends import BackendName
 from jv5kit.errors import ModelNotFoundError
 
 
@@ -130,10 +131,11 @@ def test_one_in_the_row_of_a_token_is_found_when_a_text_has_it(model_copy: Path,
     np.testing.assert_array_equal(encoder.encode(["a bird", "the sea"]), whole)
 
 
-def test_weights_whose_products_overflow_are_found(model_copy: Path) -> None:
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_weights_whose_products_overflow_are_found(model_copy: Path, backend: BackendName) -> None:
     tensors = tensors_of(model_copy)
     tensors[QUERY] *= np.float32(1e38 / np.abs(tensors[QUERY]).max())
     tensors["encoder.layer.1.attention.self.key.weight"] *= np.float32(1e36)
     write_tensors(model_copy / "model.safetensors", tensors)
     with pytest.raises(ModelNotFoundError, match="values that are no numbers"):
-        load(model_copy).encode(TEXTS)
+        Encoder.from_pretrained(model_copy, backend=backend).encode(TEXTS)

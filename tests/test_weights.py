@@ -11,12 +11,13 @@ import pytest
 from models import TEXTS, Array, tensors_of, write_tensors
 
 from jv5kit import Encoder
+from jv5kit.backends import BackendName
 from jv5kit.errors import ModelNotFoundError
 from jv5kit.weights import read_weights
 
 
-def encode(folder: Path) -> Array:
-    return Encoder.from_pretrained(folder, backend="native", dtype="float32").encode(TEXTS)
+def encode(folder: Path, backend: BackendName = "native") -> Array:
+    return Encoder.from_pretrained(folder, backend=backend, dtype="float32").encode(TEXTS)
 
 
 # Types. What is stored is read as it is, to the last bit.
@@ -55,9 +56,10 @@ def test_smaller_types_are_read_as_they_are(
         parts, same[name] = stored(tensor)
         small |= {name + ending: part for ending, part in parts.items()}
     write_tensors(folder / "model.safetensors", small)
-    found = encode(folder)
+    found, by_torch = encode(folder), encode(folder, "torch")
     write_tensors(folder / "model.safetensors", same)
     np.testing.assert_array_equal(found, encode(folder))
+    np.testing.assert_allclose(by_torch, found, atol=1e-5)
     assert not np.array_equal(found, whole)
     assert (found * whole).sum(axis=1).min() > 0.99
 

@@ -10,7 +10,7 @@ import numpy as np
 from jv5kit.embeddings import truncate_embeddings
 from jv5kit.errors import InputError, MissingExtraError, ModelNotFoundError
 from jv5kit.quantize import quantize_embeddings
-from jv5kit.weights import read_adapter
+from jv5kit.weights import read_adapter, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +54,9 @@ class TorchBackend:
         logging.getLogger("transformers").setLevel(logging.ERROR)
         _silence_loading_bar()
         try:
-            model, loaded = auto_model.from_pretrained(
-                checkpoint.folder,
+            loader, source = _dequantized(auto_model, checkpoint)
+            model, loaded = loader.from_pretrained(
+                **source,
                 dtype=torch.float32,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -88,7 +89,7 @@ class TorchBackend:
         """Embed a batch of token sequences, none of them empty: ``(len(batch), dim)`` float32, or uint8 codes.
 
         Raises:
-            ModelNotFoundError: a token is beyond the vocabulary.
+            ModelNotFoundError: a token is beyond the vocabulary, or the weights are no numbers.
         """
         torch = self._torch
         longest = max(map(len, batch))
@@ -110,6 +111,10 @@ class TorchBackend:
             ).last_hidden_state
             pooled = pool(states.float(), attention_mask, self._checkpoint.pooling)
             embeddings: NDArray[np.float32] = pooled.cpu().numpy()
+        if not np.isfinite(embeddings).all():
+            raise ModelNotFoundError(
+                f"model {self._checkpoint.name!r}: the embedding of a text has values that are no numbers; so have its weights"
+            )
         return _finish(embeddings, output)
 
     def _autocast(self) -> Any:
@@ -177,6 +182,24 @@ def _import_torch() -> tuple[Any, Any]:
             f"the torch backend needs torch and transformers ({error.name} is missing): pip install 'jv5kit[torch]'"
         ) from None
     return torch, AutoModel
+
+
+def _dequantized(auto_model: Any, checkpoint: Checkpoint) -> tuple[Any, dict[str, Any]]:
+    """The class that loads a folder, and what it loads: the folder, or its int8 rows times their scales in float32."""
+    files = sorted(checkpoint.folder.glob("*.safetensors"))
+    if not any(kind == "I8" for path in files for kind, _, _ in read_weights([path]).values()):
+        return auto_model, {"pretrained_model_name_or_path": checkpoint.folder}
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoConfig
+
+    tensors = {name: tensor for path in files for name, tensor in load_file(path).items()}
+    for name in [name for name in tensors if f"{name}_scale" in tensors]:
+        tensors[name] = tensors[name].float() * tensors.pop(f"{name}_scale").unsqueeze(-1)
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):
+        architecture = type(auto_model.from_config(config, trust_remote_code=False))
+    return architecture, {"pretrained_model_name_or_path": None, "config": config, "state_dict": tensors}
 
 
 def _check_complete(name: str, loaded: dict[str, Any]) -> None:
