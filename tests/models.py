@@ -2,8 +2,14 @@
 
 import json
 import string
+import struct
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 TEXTS = [
     "the penguin swims in the cold sea",
@@ -67,44 +73,51 @@ def write_json(path: Path, value: object) -> None:
 
 def bert(folder: Path, *, lower_case: bool = True, seed: int = 0) -> Path:
     """A plain transformers folder: BERT, its tokenizer, and nothing that says how to pool."""
-    import torch
-    from transformers import BertConfig, BertModel
-
     vocabulary = write_tokenizer(folder, template="[CLS] $A [SEP]", lower_case=lower_case)
-    torch.manual_seed(seed)
     # Weights this large set the embeddings of different texts well apart.
-    config = BertConfig(
-        vocab_size=vocabulary,
-        hidden_size=DIM,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=128,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.5,
-    )
-    _save(BertModel(config), folder)
-    return folder
+    return random_model(folder, "bert", vocab_size=vocabulary, seed=seed, initializer_range=0.5)
 
 
 def qwen3(folder: Path, *, end: str = " [SEP]") -> Path:
     """A plain transformers folder: Qwen3, a causal model; ``end`` closes each text, as in Qwen3-Embedding."""
-    import torch
-    from transformers import Qwen3Config, Qwen3Model
-
     vocabulary = write_tokenizer(folder, template=f"$A{end}", padding_side="left")
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=vocabulary,
-        hidden_size=DIM,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        intermediate_size=128,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.3,
+    return random_model(
+        folder, "qwen3", vocab_size=vocabulary, num_key_value_heads=2, head_dim=16, initializer_range=0.3
     )
-    _save(Qwen3Model(config), folder)
+
+
+def random_model(folder: Path, kind: str, *, seed: int = 0, **settings: Any) -> Path:
+    """Write the configuration and the weights, drawn at random, of a model of any architecture.
+
+    Args:
+        folder: where the tokenizer is.
+        kind: transformers' ``model_type``.
+        seed: of the weights.
+        **settings: of the configuration, in place of tiny ones.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging
+
+    tiny: dict[str, Any] = {
+        "hidden_size": DIM,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "max_position_embeddings": CONTEXT,
+        "initializer_range": 0.3,
+    }
+    torch.manual_seed(seed)
+    from_config: Any = AutoModel.from_config
+    model = from_config(AutoConfig.for_model(kind, **tiny | settings))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Drawn as 0 and 1, biases and the weights of norms would be missed by nobody.
+            if parameter.ndim == 1:
+                parameter += 0.1 * torch.randn_like(parameter)
+    disable: Any = logging.disable_progress_bar
+    disable()
+    model.eval().save_pretrained(folder)
     return folder
 
 
@@ -158,7 +171,9 @@ def in_hub_cache(cache: Path, folder: Path, name: str) -> Path:
     return snapshot
 
 
-def write_tokenizer(folder: Path, *, template: str, lower_case: bool = True, padding_side: str = "right") -> int:
+def write_tokenizer(
+    folder: Path, *, template: str, lower_case: bool = True, padding_side: str = "right", context: int = CONTEXT
+) -> int:
     """Write a WordPiece tokenizer of a few words and all ASCII characters; returns the size of its vocabulary."""
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
@@ -182,15 +197,66 @@ def write_tokenizer(folder: Path, *, template: str, lower_case: bool = True, pad
             "pad_token": "[PAD]",
             "unk_token": "[UNK]",
             "padding_side": padding_side,
-            "model_max_length": CONTEXT,
+            "model_max_length": context,
         },
     )
     return len(vocabulary)
 
 
-def _save(model: Any, folder: Path) -> None:
-    from transformers.utils import logging
+def tensors_of(folder: Path) -> dict[str, Array]:
+    """The tensors of a model in float32, to be changed and written again."""
+    from safetensors.numpy import load_file
 
-    disable: Any = logging.disable_progress_bar
-    disable()
-    model.eval().save_pretrained(folder)
+    return {name: tensor.copy() for name, tensor in load_file(folder / "model.safetensors").items()}
+
+
+def write_tensors(path: Path, tensors: dict[str, Array]) -> None:
+    """Write a weights file, in place of the one that may be there; uint16 are the bits of bfloat16."""
+    kinds = {"float64": "F64", "float32": "F32", "float16": "F16", "uint16": "BF16", "int8": "I8"}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        offsets = end, end + tensor.nbytes
+        header[name] = {"dtype": kinds[tensor.dtype.name], "shape": tensor.shape, "data_offsets": offsets}
+        end += tensor.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    # Another file under the old name: a model may map the old one.
+    path.unlink(missing_ok=True)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(tensor.tobytes() for tensor in tensors.values()))
+
+
+def add_adapter(
+    folder: Path, task: str, linears: dict[str, int], *, alpha: float = 16, seed: int = 0, **settings: Any
+) -> dict[str, Array]:
+    """Add an adapter in the layout of PEFT.
+
+    Args:
+        folder: the model's.
+        task: name of the adapter.
+        linears: linear layers, each with its rank; the first one's is the adapter's own.
+        alpha: the scale, times the rank.
+        seed: of the matrices.
+        **settings: of ``adapter_config.json``.
+
+    Returns:
+        What it adds to the weights of each layer.
+    """
+    rng = np.random.default_rng(seed)
+    weights = tensors_of(folder)
+    tensors: dict[str, Array] = {}
+    added: dict[str, Array] = {}
+    rank = next(iter(linears.values()))
+    for name, own in linears.items():
+        outputs, inputs = weights[f"{name}.weight"].shape
+        down, up = (0.3 * rng.standard_normal(shape).astype(np.float32) for shape in ((own, inputs), (outputs, own)))
+        tensors |= {f"base_model.model.{name}.lora_A.weight": down, f"base_model.model.{name}.lora_B.weight": up}
+        added[f"{name}.weight"] = (up.astype(np.float64) @ down * (alpha / rank)).astype(np.float32)
+    target = folder / "adapters" / task
+    write_json(
+        target / "adapter_config.json",
+        {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": sorted(linears), "bias": "none"}
+        | settings,
+    )
+    write_tensors(target / "adapter_model.safetensors", tensors)
+    return added

@@ -1,6 +1,6 @@
 import inspect
 import logging
-from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,82 +10,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import TEXTS
-from numpy.typing import NDArray
+from references import assert_same_direction, sentence_transformer, unit
 
 from jv5kit import Encoder, Index
 from jv5kit import encoder as encoder_module
 from jv5kit.errors import InputError
 
-Floats = NDArray[np.float32]
-
-FOLDERS: dict[str, Callable[[Path], Path]] = {
-    "mean, flags": lambda folder: models.as_sentence_transformers(models.bert(folder), layout="flags"),
-    "mean, paths": lambda folder: models.as_sentence_transformers(models.bert(folder)),
-    "cls, flags": lambda folder: models.as_sentence_transformers(models.bert(folder), pooling="cls", layout="flags"),
-    "cls, paths": lambda folder: models.as_sentence_transformers(models.bert(folder), pooling="cls", normalize=False),
-    "lasttoken, flags": lambda folder: models.as_sentence_transformers(
-        models.bert(folder), pooling="lasttoken", layout="flags"
-    ),
-    "lower case": lambda folder: models.as_sentence_transformers(
-        models.bert(folder, lower_case=False), do_lower_case=True, prompts={"query": "QUERY: "}
-    ),
-    "short context": lambda folder: models.as_sentence_transformers(models.bert(folder), max_seq_length=12),
-    "plain bert": models.bert,
-    "qwen3, paths": lambda folder: models.as_sentence_transformers(models.qwen3(folder), pooling="lasttoken"),
-    "qwen3, mean": lambda folder: models.as_sentence_transformers(models.qwen3(folder), layout="flags"),
-}
-
-
-@pytest.fixture(scope="module", params=list(FOLDERS))
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return FOLDERS[request.param](tmp_path_factory.mktemp("layouts") / "model")
-
-
-def reference(folder: Path) -> Any:
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(str(folder), device="cpu")
-
-
-def unit(rows: NDArray[Any]) -> NDArray[np.float64]:
-    rows = rows.astype(np.float64)
-    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
-
-
-def assert_same_direction(ours: NDArray[Any], theirs: NDArray[Any]) -> None:
-    assert ours.shape == theirs.shape
-    cosines = (unit(ours) * unit(theirs)).sum(axis=-1)
-    assert cosines.min() >= 0.99999, cosines
-
-
-def test_every_layout_equals_sentence_transformers(folder: Path) -> None:
-    theirs = reference(folder)
-    ours = Encoder.from_pretrained(folder, device="cpu")
-    embeddings = ours.encode(TEXTS)
-    assert embeddings.dtype == np.float32
-    assert_same_direction(embeddings, theirs.encode(TEXTS, normalize_embeddings=True))
-    # The texts are well apart, so that a wrong pooling, cut or order could not pass.
-    distinct = [i for i, text in enumerate(TEXTS) if text.strip()]
-    cosines = embeddings[distinct] @ embeddings[distinct].T
-    assert np.median(cosines) < 0.95
-
-    raw = ours.encode(TEXTS, normalize_embeddings=False)
-    np.testing.assert_allclose(raw, theirs.encode(TEXTS), rtol=1e-3, atol=1e-5)
-    prompt = "QUERY: a penguin "
-    assert_same_direction(ours.encode(TEXTS, prompt=prompt), theirs.encode(TEXTS, prompt=prompt))
-
 
 def test_the_default_model_equals_sentence_transformers() -> None:
     ours = Encoder.from_pretrained(device="cpu")
     assert (ours.dim, ours.checkpoint.name) == (384, "all-MiniLM-L6-v2")
-    theirs = reference(ours.checkpoint.folder)
-    embeddings = ours.encode(TEXTS)
-    assert_same_direction(embeddings, theirs.encode(TEXTS))
-    np.testing.assert_allclose(embeddings, theirs.encode(TEXTS), atol=1e-5)
+    assert ours.backend.name == "native"
+    theirs = sentence_transformer(ours.checkpoint.folder).encode(TEXTS)
+    assert_same_direction(ours.encode(TEXTS), theirs, ours.backend.dtype)
+    np.testing.assert_allclose(Encoder.from_pretrained(dtype="float32").encode(TEXTS), theirs, atol=1e-5)
+    np.testing.assert_allclose(Encoder.from_pretrained(backend="torch").encode(TEXTS), theirs, atol=1e-5)
 
 
 def test_a_model_saved_by_sentence_transformers_is_read(tiny_model: Path, encoder: Encoder, tmp_path: Path) -> None:
-    reference(tiny_model).save(str(tmp_path / "saved"))
+    sentence_transformer(tiny_model).save(str(tmp_path / "saved"))
     saved = Encoder.from_pretrained(tmp_path / "saved", device="cpu")
     assert saved.checkpoint.prompts == encoder.checkpoint.prompts
     np.testing.assert_allclose(saved.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
@@ -138,23 +81,43 @@ def test_the_order_is_restored(encoder: Encoder, lengths: list[int], batch_size:
     np.testing.assert_allclose(together, one_by_one, atol=1e-5)
 
 
-def test_batches_keep_the_budget_and_the_size(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes: list[tuple[int, int]] = []
+@pytest.mark.parametrize("pads", [False, True])
+def test_batches_keep_the_budget_and_the_size(encoder: Encoder, monkeypatch: pytest.MonkeyPatch, pads: bool) -> None:
+    """Of tokens where nothing is padded, and of padded ones where the longest text sets the length of all."""
+    batches: list[list[int]] = []
     embed = encoder.backend.embed
 
-    def record(batch: Any) -> Floats:
-        shapes.append((len(batch), max(map(len, batch))))
-        return embed(batch)
+    def record(batch: Any, adapter: Any, output: Any) -> Any:
+        batches.append([len(tokens) for tokens in batch])
+        return embed(batch, adapter, output)
 
     monkeypatch.setattr(encoder.backend, "embed", record)
+    monkeypatch.setattr(encoder.backend, "pads", pads)
     monkeypatch.setattr(encoder.backend, "batch_tokens", 100)
     texts = ["a " * (i % 60) for i in range(50)]
+    lengths = [i % 60 + 2 for i in range(50)]
     encoder.encode(texts)
-    assert sum(size for size, _ in shapes) == 50
-    assert all(size * longest <= 100 for size, longest in shapes)
-    shapes.clear()
+    if pads:
+        assert [length for batch in batches for length in batch] == sorted(lengths, reverse=True)
+        assert all(len(batch) * batch[0] <= 100 for batch in batches)
+    else:
+        assert [length for batch in batches for length in batch] == lengths
+        assert all(sum(batch) <= 100 for batch in batches)
+        assert all(sum(batch) + following[0] > 100 for batch, following in pairwise(batches))
+    batches.clear()
     encoder.encode(texts, batch_size=7)
-    assert [size for size, _ in shapes] == [7] * 7 + [1]
+    assert [len(batch) for batch in batches] == [7] * 7 + [1]
+
+
+@pytest.mark.parametrize("pads", [False, True])
+def test_a_text_beyond_the_budget_is_a_batch_of_its_own(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, pads: bool
+) -> None:
+    monkeypatch.setattr(encoder.backend, "pads", pads)
+    texts = ["a " * 60, "a", "a " * 60]
+    expected = encoder.encode(texts)
+    monkeypatch.setattr(encoder.backend, "batch_tokens", 50)
+    np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-6)
 
 
 @settings(max_examples=25, deadline=None)
@@ -184,7 +147,7 @@ def test_a_model_that_does_not_normalize_keeps_its_lengths(tmp_path: Path) -> No
 
 
 def test_precisions_equal_sentence_transformers(tiny_model: Path, encoder: Encoder) -> None:
-    theirs = reference(tiny_model)
+    theirs = sentence_transformer(tiny_model)
     ours = encoder.encode(TEXTS, precision="ubinary", truncate_dim=32)
     expected = theirs.encode(TEXTS, precision="ubinary", truncate_dim=32)
     # Rounding may turn the sign of a value next to 0.
@@ -217,7 +180,7 @@ def test_prompts_go_before_the_text(encoder: Encoder) -> None:
 
 
 def test_prompts_equal_sentence_transformers(tiny_model: Path, encoder: Encoder) -> None:
-    theirs = reference(tiny_model)
+    theirs = sentence_transformer(tiny_model)
     assert_same_direction(encoder.encode_query(TEXTS), theirs.encode_query(TEXTS))
     assert_same_direction(encoder.encode_document(TEXTS), theirs.encode_document(TEXTS))
     assert_same_direction(
@@ -237,7 +200,7 @@ def test_the_default_prompt_is_for_encode_alone(tmp_path: Path) -> None:
     folder = models.as_sentence_transformers(
         models.bert(tmp_path / "model"), prompts=prompts, default_prompt_name="cluster"
     )
-    encoder, theirs = Encoder.from_pretrained(folder, device="cpu"), reference(folder)
+    encoder, theirs = Encoder.from_pretrained(folder, device="cpu"), sentence_transformer(folder)
     for method, name in [("encode", None), ("encode_query", None), ("encode_document", None), ("encode", "document")]:
         ours = getattr(encoder, method)("a penguin", prompt_name=name)
         assert_same_direction(ours, getattr(theirs, method)("a penguin", prompt_name=name))
@@ -352,7 +315,7 @@ def test_wrong_arguments_are_named(encoder: Encoder, inputs: Any, options: dict[
 def test_a_wrong_argument_is_found_before_anything_is_encoded(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder.backend, "embed", lambda batch: pytest.fail("encoded"))
+    monkeypatch.setattr(encoder.backend, "embed", lambda *_: pytest.fail("encoded"))
     with pytest.raises(InputError, match=r"inputs\[5000\] is int"):
         # The wrong type is what is tested.
         encoder.encode(["a"] * 5000 + [1])  # type: ignore[list-item]

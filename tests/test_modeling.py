@@ -1,4 +1,4 @@
-"""Models that are loaded, and models that cannot be; what needs no weights is in test_pretrained.py."""
+"""Models that are loaded, and models that cannot be, by both backends; what needs no weights is in test_pretrained.py."""
 
 import json
 import shutil
@@ -12,7 +12,11 @@ from models import TEXTS
 
 from jv5kit import Encoder
 from jv5kit import encoder as encoder_module
+from jv5kit.backends import BackendName
 from jv5kit.errors import InputError, MissingExtraError, ModelNotFoundError
+
+
+both = pytest.mark.parametrize("backend", ["native", "torch"])
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "toaster", "meta:x"])
@@ -22,20 +26,23 @@ def test_an_unknown_device_is_named(tiny_model: Path, device: str) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, 20_000])
-def test_weights_that_are_cut_short_are_an_error(model_copy: Path, keep: int) -> None:
+@both
+def test_weights_that_are_cut_short_are_an_error(model_copy: Path, backend: BackendName, keep: int) -> None:
     weights = model_copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:keep])
     with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
-        Encoder.from_pretrained(model_copy, device="cpu")
+        Encoder.from_pretrained(model_copy, backend=backend)
 
 
-def test_weights_that_are_not_safetensors_are_an_error(model_copy: Path) -> None:
+@both
+def test_weights_that_are_not_safetensors_are_an_error(model_copy: Path, backend: BackendName) -> None:
     (model_copy / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
-        Encoder.from_pretrained(model_copy, device="cpu")
+        Encoder.from_pretrained(model_copy, backend=backend)
 
 
-def test_a_missing_tensor_is_an_error_and_not_drawn_at_random(model_copy: Path) -> None:
+@both
+def test_a_missing_tensor_is_an_error_and_not_drawn_at_random(model_copy: Path, backend: BackendName) -> None:
     from safetensors.numpy import load_file, save_file
 
     tensors = load_file(model_copy / "model.safetensors")
@@ -43,37 +50,40 @@ def test_a_missing_tensor_is_an_error_and_not_drawn_at_random(model_copy: Path) 
     del tensors[name]
     save_file(tensors, model_copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelNotFoundError, match=name):
-        Encoder.from_pretrained(model_copy, device="cpu")
+        Encoder.from_pretrained(model_copy, backend=backend)
 
 
-def test_a_missing_pooler_is_none_of_our_business(model_copy: Path, encoder: Encoder) -> None:
+@both
+def test_a_missing_pooler_is_none_of_our_business(model_copy: Path, backend: BackendName, encoder: Encoder) -> None:
     from safetensors.numpy import load_file, save_file
 
     tensors = load_file(model_copy / "model.safetensors")
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
     assert len(kept) == len(tensors) - 2
     save_file(kept, model_copy / "model.safetensors", metadata={"format": "pt"})
-    without = Encoder.from_pretrained(model_copy, device="cpu")
-    np.testing.assert_array_equal(without.encode(TEXTS), encoder.encode(TEXTS))
+    without = Encoder.from_pretrained(model_copy, backend=backend, dtype="float32")
+    np.testing.assert_allclose(without.encode(TEXTS), encoder.encode(TEXTS), atol=1e-5)
 
 
-def test_a_tensor_of_another_shape_is_an_error(model_copy: Path) -> None:
+@both
+def test_a_tensor_of_another_shape_is_an_error(model_copy: Path, backend: BackendName) -> None:
     from safetensors.numpy import load_file, save_file
 
     tensors = load_file(model_copy / "model.safetensors")
     tensors["embeddings.word_embeddings.weight"] = tensors["embeddings.word_embeddings.weight"][:7].copy()
     save_file(tensors, model_copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
-        Encoder.from_pretrained(model_copy, device="cpu")
+        Encoder.from_pretrained(model_copy, backend=backend)
 
 
-def test_remote_code_is_never_run(model_copy: Path) -> None:
+@pytest.mark.parametrize("backend", ["native", "torch", None])
+def test_remote_code_is_never_run(model_copy: Path, backend: BackendName | None) -> None:
     config = json.loads((model_copy / "config.json").read_text())
     config |= {"model_type": "mystery", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
     models.write_json(model_copy / "config.json", config)
     (model_copy / "code.py").write_text(f"open({str(model_copy / 'ran')!r}, 'w')\n")
-    with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
-        Encoder.from_pretrained(model_copy, device="cpu")
+    with pytest.raises((ModelNotFoundError, InputError), match="mystery|custom code"):
+        Encoder.from_pretrained(model_copy, backend=backend)
     assert not (model_copy / "ran").exists()
 
 
@@ -84,35 +94,39 @@ def test_a_broken_tokenizer_is_an_error(model_copy: Path, content: str) -> None:
         Encoder.from_pretrained(model_copy, device="cpu")
 
 
-def test_a_tokenizer_of_another_model_is_an_error(model_copy: Path) -> None:
+@both
+def test_a_tokenizer_of_another_model_is_an_error(model_copy: Path, backend: BackendName) -> None:
     """Token ids beyond the model's vocabulary."""
     tokenizer = json.loads((model_copy / "tokenizer.json").read_text())
     tokenizer["model"]["vocab"]["penguin"] = 99_999
     models.write_json(model_copy / "tokenizer.json", tokenizer)
-    encoder = Encoder.from_pretrained(model_copy, device="cpu")
+    encoder = Encoder.from_pretrained(model_copy, backend=backend)
     assert encoder.encode("a bird").shape == (64,)
     with pytest.raises(ModelNotFoundError, match="the token 99999"):
         encoder.encode("a penguin")
 
 
-def test_weights_in_float16_are_computed_in_float32(model_copy: Path, encoder: Encoder) -> None:
+@both
+def test_weights_in_float16_are_computed_in_float32(model_copy: Path, backend: BackendName, encoder: Encoder) -> None:
     from safetensors.numpy import load_file, save_file
 
     tensors = {name: tensor.astype(np.float16) for name, tensor in load_file(model_copy / "model.safetensors").items()}
     save_file(tensors, model_copy / "model.safetensors", metadata={"format": "pt"})
-    half = Encoder.from_pretrained(model_copy, device="cpu").encode(TEXTS)
+    half = Encoder.from_pretrained(model_copy, backend=backend).encode(TEXTS)
     assert half.dtype == np.float32
     assert (half * encoder.encode(TEXTS)).sum(axis=1).min() > 0.999
 
 
-def test_weights_in_several_files(tiny_model: Path, encoder: Encoder, tmp_path: Path) -> None:
+@both
+def test_weights_in_several_files(tiny_model: Path, backend: BackendName, encoder: Encoder, tmp_path: Path) -> None:
     from transformers import BertModel
 
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (folder / "model.safetensors").unlink()
     BertModel.from_pretrained(tiny_model).save_pretrained(folder, max_shard_size="200KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
-    np.testing.assert_array_equal(Encoder.from_pretrained(folder, device="cpu").encode(TEXTS), encoder.encode(TEXTS))
+    embeddings = Encoder.from_pretrained(folder, backend=backend, dtype="float32").encode(TEXTS)
+    np.testing.assert_allclose(embeddings, encoder.encode(TEXTS), atol=1e-5)
 
 
 def test_the_shared_encoder_is_loaded_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,4 +152,4 @@ def test_a_folder_that_holds_another_model_by_now_is_loaded_again(model_copy: Pa
 def test_torch_that_is_missing_is_named_with_its_extra(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'jv5kit\[torch\]'"):
-        Encoder.from_pretrained(tiny_model)
+        Encoder.from_pretrained(tiny_model, backend="torch")

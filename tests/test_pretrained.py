@@ -1,15 +1,12 @@
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import models
-import numpy as np
 import pytest
-from command import environment, random_rows, run
+from command import run
 
 from jv5kit.errors import ModelNotFoundError
 from jv5kit.pretrained import Checkpoint, load_checkpoint
@@ -279,69 +276,6 @@ def test_an_index_remembers_the_hub_id(tmp_path: Path, tiny_model: Path) -> None
     facts = json.loads(run("info", "docs.jv5", "--json", cwd=tmp_path).stdout)
     assert facts["index_model"] == "org/tiny"
     assert facts["index_fingerprint"] == load_checkpoint(tiny_model).fingerprint()
-
-
-# Without torch
-
-BLOCK = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "transformers", "sentence_transformers"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker())
-"""
-
-
-def without_torch(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", BLOCK + code, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=environment(),
-        timeout=60,
-        check=False,
-    )
-
-
-def test_encoding_without_torch_names_the_extra(tmp_path: Path) -> None:
-    code = """
-from jv5kit import Encoder
-from jv5kit.errors import MissingExtraError
-try:
-    Encoder.from_pretrained()
-except MissingExtraError as error:
-    print(error)
-"""
-    outcome = without_torch(code, cwd=tmp_path)
-    assert outcome.stderr == ""
-    assert outcome.stdout == "encoding needs torch and transformers (torch is missing): pip install 'jv5kit[torch]'\n"
-
-
-def test_the_command_line_without_torch(tmp_path: Path) -> None:
-
-    code = "from jv5kit.cli import main; main()"
-    (tmp_path / "docs.jsonl").write_text('{"text": "a penguin"}\n{"text": "the sea"}\n')
-    np.save(tmp_path / "x.npy", random_rows(2))
-    for command in ("index", "encode"):
-        outcome = without_torch(code, command, "docs.jsonl", cwd=tmp_path)
-        assert outcome.returncode == 1
-        assert outcome.stderr.startswith("jv5kit: encoding needs torch and transformers (torch is missing): pip ins")
-        assert outcome.stderr.count("\n") == 1
-    assert not (tmp_path / "docs.jv5").exists()
-    outcome = without_torch(code, "index", "docs.jsonl", "--embeddings", "x.npy", cwd=tmp_path)
-    assert (outcome.returncode, outcome.stderr[:9]) == (0, "docs.jv5:")
-    outcome = without_torch(code, "info", "docs.jv5", "--json", cwd=tmp_path)
-    assert json.loads(outcome.stdout)["documents"] == 2
-    search = """
-import numpy as np
-from jv5kit import Index
-print([hit.id for hit in Index.open("docs.jv5").search(np.load("x.npy")[1], 1)])
-"""
-    assert without_torch(search, cwd=tmp_path).stdout == "['2']\n"
 
 
 def test_the_fingerprint_has_all_that_decides_an_embedding(tmp_path: Path) -> None:

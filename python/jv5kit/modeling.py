@@ -10,7 +10,7 @@ import numpy as np
 from jv5kit.embeddings import truncate_embeddings
 from jv5kit.errors import InputError, MissingExtraError, ModelNotFoundError
 from jv5kit.quantize import quantize_embeddings
-from jv5kit.weights import read_adapter
+from jv5kit.weights import read_adapter, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +54,10 @@ class TorchBackend:
         logging.getLogger("transformers").setLevel(logging.ERROR)
         _silence_loading_bar()
         try:
-            model, loaded = auto_model.from_pretrained(
-                checkpoint.folder,
-                dtype=getattr(torch, self.dtype),
+            loader, source = _dequantized(auto_model, checkpoint)
+            model, loaded = loader.from_pretrained(
+                **source,
+                dtype=torch.float32,
                 trust_remote_code=False,
                 use_safetensors=True,
                 local_files_only=True,
@@ -68,6 +69,11 @@ class TorchBackend:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ModelNotFoundError(f"model {checkpoint.name!r} cannot be loaded: {reason}") from error
         _check_complete(checkpoint.name, loaded)
+        if self.dtype == "bfloat16":
+            # The weights that are multiplied; norms, sums and what goes from layer to layer stay in float32.
+            for module in model.modules():
+                if isinstance(module, torch.nn.Linear):
+                    module.to(torch.bfloat16)
         self._model = model.to(self._device).eval()
         self._adapter: str | None = None
         for name, folder in checkpoint.adapters.items():
@@ -83,7 +89,7 @@ class TorchBackend:
         """Embed a batch of token sequences, none of them empty: ``(len(batch), dim)`` float32, or uint8 codes.
 
         Raises:
-            ModelNotFoundError: a token is beyond the vocabulary.
+            ModelNotFoundError: a token is beyond the vocabulary, or the weights are no numbers.
         """
         torch = self._torch
         longest = max(map(len, batch))
@@ -98,14 +104,22 @@ class TorchBackend:
                 f"at {self._vocabulary - 1}; the two do not belong together"
             )
         self._adapter = adapter
-        with torch.inference_mode():
+        with torch.inference_mode(), self._autocast():
             attention_mask = torch.from_numpy(mask).to(self._device)
             states = self._model(
                 input_ids=torch.from_numpy(ids).to(self._device), attention_mask=attention_mask
             ).last_hidden_state
-            pooled = pool(states, attention_mask, self._checkpoint.pooling)
-            embeddings: NDArray[np.float32] = pooled.float().cpu().numpy()
+            pooled = pool(states.float(), attention_mask, self._checkpoint.pooling)
+            embeddings: NDArray[np.float32] = pooled.cpu().numpy()
+        if not np.isfinite(embeddings).all():
+            raise ModelNotFoundError(
+                f"model {self._checkpoint.name!r}: the embedding of a text has values that are no numbers; so have its weights"
+            )
         return _finish(embeddings, output)
+
+    def _autocast(self) -> Any:
+        torch = self._torch
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     def _add_adapter(self, name: str, folder: Path) -> None:
         """Let an adapter add to its linear layers, while it is the one in use."""
@@ -115,12 +129,15 @@ class TorchBackend:
         _, scale = read_adapter(folder)
         tensors = load_file(folder / "adapter_model.safetensors", device=str(self._device))
         tensors = {key.removeprefix("base_model.model."): tensor for key, tensor in tensors.items()}
-        linears = dict(self._model.named_modules())
+        linears = {key: layer for key, layer in self._model.named_modules() if isinstance(layer, torch.nn.Linear)}
         for key in [key for key in tensors if key.endswith(".lora_A.weight")]:
             layer = key.removesuffix(".lora_A.weight")
-            down, up = (tensors.pop(f"{layer}.lora_{half}.weight", None) for half in "AB")
+            down, up = tensors.pop(key), tensors.pop(f"{layer}.lora_B.weight", None)
             if layer not in linears or up is None:
                 raise ModelNotFoundError(f"adapter {name}: {key} belongs to no layer of the model, or has no lora_B")
+            if (up.shape[0], down.shape[1]) != tuple(linears[layer].weight.shape) or up.shape[1] != down.shape[0]:
+                shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
+                raise ModelNotFoundError(f"adapter {name}: lora_A and lora_B of {layer} have the shapes {shapes}")
             down, up = (matrix.to(getattr(torch, self.dtype)) for matrix in (down, up))
 
             def add(_: Any, inputs: Any, result: Any, down: Any = down, up: Any = up) -> Any:
@@ -162,9 +179,27 @@ def _import_torch() -> tuple[Any, Any]:
         from transformers import AutoModel
     except ImportError as error:
         raise MissingExtraError(
-            f"encoding needs torch and transformers ({error.name} is missing): pip install 'jv5kit[torch]'"
+            f"the torch backend needs torch and transformers ({error.name} is missing): pip install 'jv5kit[torch]'"
         ) from None
     return torch, AutoModel
+
+
+def _dequantized(auto_model: Any, checkpoint: Checkpoint) -> tuple[Any, dict[str, Any]]:
+    """The class that loads a folder, and what it loads: the folder, or its int8 rows times their scales in float32."""
+    files = sorted(checkpoint.folder.glob("*.safetensors"))
+    if not any(kind == "I8" for path in files for kind, _, _ in read_weights([path]).values()):
+        return auto_model, {"pretrained_model_name_or_path": checkpoint.folder}
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoConfig
+
+    tensors = {name: tensor for path in files for name, tensor in load_file(path).items()}
+    for name in [name for name in tensors if f"{name}_scale" in tensors]:
+        tensors[name] = tensors[name].float() * tensors.pop(f"{name}_scale").unsqueeze(-1)
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):
+        architecture = type(auto_model.from_config(config, trust_remote_code=False))
+    return architecture, {"pretrained_model_name_or_path": None, "config": config, "state_dict": tensors}
 
 
 def _check_complete(name: str, loaded: dict[str, Any]) -> None:

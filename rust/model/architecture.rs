@@ -14,7 +14,7 @@ static BERT: Architecture = Architecture {
     prefixes: &["", "bert."],
     ignored: &["pooler.", "cls.", "embeddings.position_ids"],
     norm: NormKind::Layer,
-    epsilon: "layer_norm_eps",
+    epsilon: ("layer_norm_eps", 1e-12),
     post_norm: true,
     causal: false,
     theta: None,
@@ -64,10 +64,10 @@ static EUROBERT: Architecture = Architecture {
     prefixes: &["", "model."],
     ignored: &["lm_head."],
     norm: NormKind::RootMeanSquare,
-    epsilon: "rms_norm_eps",
+    epsilon: ("rms_norm_eps", 1e-5),
     post_norm: false,
     causal: false,
-    theta: Some(250_000.0),
+    theta: Some(10_000.0),
     positions_after_padding: false,
     bias: false,
     requires: &[
@@ -99,8 +99,8 @@ static EUROBERT: Architecture = Architecture {
 /// The same, but causal, and with norms on queries and keys.
 static QWEN3: Architecture = Architecture {
     name: "qwen3",
+    epsilon: ("rms_norm_eps", 1e-6),
     causal: true,
-    theta: Some(1_000_000.0),
     requires: &[
         ("rope_scaling", "none"),
         ("rope_scaling.rope_type", "default"),
@@ -122,8 +122,8 @@ pub struct Architecture {
     /// Beginnings of the names of tensors that an embedding does not need.
     pub(crate) ignored: &'static [&'static str],
     pub(crate) norm: NormKind,
-    /// The setting with the norms' epsilon.
-    epsilon: &'static str,
+    /// The setting with the norms' epsilon, and what it is where `config.json` names none.
+    epsilon: (&'static str, f64),
     /// Norms after each block, on its sum with the residual; else before it.
     pub(crate) post_norm: bool,
     /// A token sees only those up to itself.
@@ -268,7 +268,7 @@ impl Architecture {
             kv_heads,
             head_width,
             intermediate: whole("intermediate_size")?,
-            epsilon: real(self.epsilon, if self.post_norm { 1e-12 } else { 1e-6 })? as f32,
+            epsilon: real(self.epsilon.0, self.epsilon.1)? as f32,
             activation,
             theta,
             positions,

@@ -103,13 +103,13 @@ def _machine(model: str | None) -> dict[str, Any]:
             raise
         return facts | {"model": f"none: {error}"}
     try:
-        backend, why_backend = choose_backend(checkpoint)
+        chosen: tuple[str, str] = choose_backend(checkpoint)
     except MissingExtraError as error:
-        backend, why_backend = "none", str(error)
+        chosen = "none", str(error)
     return facts | {
         "model": checkpoint.name,
-        "backend": backend,
-        "backend_why": why_backend,
+        "backend": chosen[0],
+        "backend_why": chosen[1],
         "model_dim": checkpoint.dim,
         "model_max_tokens": checkpoint.max_tokens,
         "model_pooling": checkpoint.pooling,
