@@ -34,7 +34,8 @@ class NativeBackend:
     """A model in Rust, on the CPU.
 
     Raises:
-        ModelNotFoundError: the weights lack a tensor, have one too many, or one of another shape or without a number in it.
+        ModelNotFoundError: the weights lack a tensor, or have one too many, or one of another shape, or values that are
+            no numbers.
     """
 
     name: BackendName = "native"
