@@ -13,6 +13,7 @@ use crate::quantize::{Ranges, code_bytes};
 use crate::simd;
 
 pyo3::import_exception!(jv5kit.errors, InputError);
+pyo3::import_exception!(jv5kit.errors, ModelNotFoundError);
 
 /// Why an array made here can be written through a slice.
 const NEW: &str = "a new array is contiguous";

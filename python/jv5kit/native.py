@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jv5kit import _native
-from jv5kit.errors import InputError, ModelNotFoundError
+from jv5kit.errors import ModelNotFoundError
 from jv5kit.pretrained import read_config
 from jv5kit.weights import read_adapter, read_weights
 
@@ -49,7 +49,7 @@ class NativeBackend:
         adapters = [(name, *read_adapter(folder)) for name, folder in checkpoint.adapters.items()]
         try:
             self._model = _native.Model(_settings(checkpoint), tensors, adapters, dtype)
-        except InputError as error:
+        except ModelNotFoundError as error:
             raise ModelNotFoundError(f"model {checkpoint.name!r} cannot be loaded: {error}") from None
         self.dtype: DType = self._model.dtype
 
@@ -73,7 +73,7 @@ class NativeBackend:
                 binary=output.binary,
                 threads=None,
             )
-        except InputError as error:
+        except ModelNotFoundError as error:
             raise ModelNotFoundError(f"model {self._checkpoint.name!r}: {error}") from None
 
 

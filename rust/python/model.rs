@@ -10,7 +10,7 @@ use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use super::search::thread_limit;
-use super::{InputError, NEW, not_contiguous};
+use super::{InputError, ModelNotFoundError, NEW, not_contiguous};
 use crate::model::tensor::{Tensor, Tensors, Type};
 use crate::model::{self, Architecture, DType, EmbedError, Pooling, Settings};
 use crate::quantize::code_bytes;
@@ -63,7 +63,7 @@ impl Model {
             }
             Ok(Self(model))
         })
-        .map_err(|error: String| InputError::new_err(error))
+        .map_err(|error: String| ModelNotFoundError::new_err(error))
     }
 
     /// What its matrices are multiplied in.
@@ -132,7 +132,7 @@ impl Model {
         if let Some(error) = raised.take() {
             return Err(error);
         }
-        let mut rows = embedded.map_err(|error| InputError::new_err(self.message(&error, &texts)))?;
+        let mut rows = embedded.map_err(|error| ModelNotFoundError::new_err(self.message(&error, &texts)))?;
         if unit && !normalize && !binary {
             let whole = rows.clone();
             crate::truncate::truncate(tier, &whole, columns, columns, &mut rows);

@@ -65,9 +65,8 @@ def test_a_hit_names_its_passage(inside: Inside, built: Path, options: list[str]
     assert (best["id"], best["title"], best["metadata"]) == ("long", "Of penguins", {"year": 2020})
     assert list(passage) == ["number", "start", "end"]
     assert best["text"] == RECORDS[0]["text"][passage["start"] : passage["end"]]
-    assert "flies of ice." in best["text"]
     assert len({(hit["id"], str(hit["passage"])) for hit in found}) == 5
-    lines = inside("search", BIRD, "-k", "1", *options).stdout.splitlines()
+    lines = inside("search", BIRD, "-k", "5", *options).stdout.splitlines()
     assert lines[0] == f" 1  {best['score']:.3f}  long [{passage['number']}]  Of penguins"
     (short,) = search(inside, "the sea", "--where", "year = 2021", *options)
     assert (short["id"], short["passage"]) == ("short", None)
