@@ -14,7 +14,6 @@ from jv5kit.weights import read_adapter, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
     from pathlib import Path
 
     import torch
@@ -113,7 +112,8 @@ class TorchBackend:
             embeddings: NDArray[np.float32] = pooled.cpu().numpy()
         if not np.isfinite(embeddings).all():
             raise ModelNotFoundError(
-                f"model {self._checkpoint.name!r}: the embedding of a text has values that are no numbers; so have its weights"
+                f"model {self._checkpoint.name!r}: the embedding of a text has values that are no numbers; "
+                "so have its weights"
             )
         return _finish(embeddings, output)
 

@@ -73,6 +73,9 @@ class NativeBackend:
                 threads=None,
             )
         except InputError as error:
+            if str(error).startswith("JV5KIT_"):
+                # A variable that makes no sense is no fault of the model.
+                raise
             raise ModelNotFoundError(f"model {self._checkpoint.name!r}: {error}") from None
 
 

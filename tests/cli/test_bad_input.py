@@ -234,7 +234,7 @@ def test_names_too_long_for_a_file(folder: Path, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("variable", "message"),
     [
-        ("JV5KIT_SIMD", "JV5KIT_SIMD=nonsense names no tier; this machine has: scalar"),
+        ("JV5KIT_SIMD", "JV5KIT_SIMD=nonsense names no tier; this machine has: portable"),
         ("JV5KIT_THREADS", "JV5KIT_THREADS=nonsense is not a positive number"),
         ("JV5KIT_LOG", "JV5KIT_LOG=nonsense is not a level; choose one of debug, info, warning, error"),
         ("JV5KIT_MODEL", "model 'nonsense' is no folder here and could not be fetched from the hub"),
