@@ -86,7 +86,9 @@ def choose_backend(
     why_not = why_not_native(checkpoint)
     if backend == "native":
         if elsewhere:
-            raise InputError(f"device={device!r} cannot be used: the native backend runs on the CPU; use backend='torch'")
+            raise InputError(
+                f"device={device!r} cannot be used: the native backend runs on the CPU; use backend='torch'"
+            )
         if why_not is not None:
             raise InputError(f"model {checkpoint.name!r} {why_not}; use backend='torch'")
         return "native", "asked for"

@@ -15,8 +15,8 @@ from jv5kit.backends import Output, load_backend
 from jv5kit.embeddings import as_rows, truncate_embeddings
 from jv5kit.errors import InputError, ModelNotFoundError
 from jv5kit.logs import logger
-from jv5kit.pretrained import Checkpoint, load_checkpoint
 from jv5kit.prefetch import ahead
+from jv5kit.pretrained import Checkpoint, load_checkpoint
 from jv5kit.progress import ProgressBar
 from jv5kit.tasks import document_prompt, named_prompt, query_prompt
 
@@ -67,8 +67,8 @@ class Encoder:
         Args:
             model: a folder (sentence-transformers or transformers), a hub id, or None for ``JV5KIT_MODEL``, else the
                 default model, which needs no network.
-            device: ``"cpu"``, or where torch runs it, such as ``"cuda:1"``; by default a GPU if there is one and torch is
-                installed, else the CPU.
+            device: ``"cpu"``, or where torch runs it, such as ``"cuda:1"``; by default a GPU if there is one and
+                torch is installed, else the CPU.
             backend: ``"native"`` (Rust, on the CPU) or ``"torch"``; by default native on a CPU if it knows the
                 architecture.
             dtype: ``"float32"`` or ``"bfloat16"``, what matrices are multiplied in; by default the fastest that keeps
@@ -161,7 +161,9 @@ class Encoder:
         if show_progress_bar is None and len(texts) < TEXTS_WORTH_A_BAR:
             show_progress_bar = False
         binary = precision == "ubinary"
-        output = Output(dim, unit=self.checkpoint.normalize, normalize=normalize_embeddings and not binary, binary=binary)
+        output = Output(
+            dim, unit=self.checkpoint.normalize, normalize=normalize_embeddings and not binary, binary=binary
+        )
         shape = (len(texts), -(-dim // 8) if binary else dim)
         embeddings: NDArray[Any] = np.empty(shape, np.uint8 if binary else np.float32)
         cut = 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jv5kit import _native
-from jv5kit.errors import InputError, ModelNotFoundError
+from jv5kit.errors import InputError, Jv5kitError, ModelNotFoundError
 from jv5kit.pretrained import read_config
 from jv5kit.weights import read_adapter, read_weights
 
@@ -34,7 +34,8 @@ class NativeBackend:
     """A model in Rust, on the CPU.
 
     Raises:
-        ModelNotFoundError: the weights lack a tensor, have one too many, or one of another shape or without a number in it.
+        ModelNotFoundError: the weights lack a tensor, have one too many, or one of another shape or with a value
+            that is no number.
     """
 
     name: BackendName = "native"
@@ -49,7 +50,7 @@ class NativeBackend:
         try:
             self._model = _native.Model(_settings(checkpoint), tensors, adapters, dtype)
         except InputError as error:
-            raise ModelNotFoundError(f"model {checkpoint.name!r} cannot be loaded: {error}") from None
+            raise self._named(error, " cannot be loaded") from None
         self.dtype: DType = self._model.dtype
 
     def embed(self, batch: Sequence[Sequence[int]], adapter: str | None, output: Output) -> NDArray[Any]:
@@ -73,10 +74,13 @@ class NativeBackend:
                 threads=None,
             )
         except InputError as error:
-            if str(error).startswith("JV5KIT_"):
-                # A variable that makes no sense is no fault of the model.
-                raise
-            raise ModelNotFoundError(f"model {self._checkpoint.name!r}: {error}") from None
+            raise self._named(error, "") from None
+
+    def _named(self, error: InputError, problem: str) -> Jv5kitError:
+        """The error with the model's name; but of a variable that makes no sense, which is no fault of the model."""
+        if str(error).startswith("JV5KIT_"):
+            return error
+        return ModelNotFoundError(f"model {self._checkpoint.name!r}{problem}: {error}")
 
 
 def _settings(checkpoint: Checkpoint) -> dict[str, str]:

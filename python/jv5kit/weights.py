@@ -1,4 +1,4 @@
-"""Weights files and adapters of a model, mapped: safetensors, whose tensors stay in the page cache until they are read."""
+"""Weights files and adapters of a model, mapped: safetensors, whose tensors stay in the page cache until read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import mmap
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from jv5kit.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
