@@ -11,7 +11,7 @@ from typing import Any
 import models
 import numpy as np
 import pytest
-from command import Inside, environment, run
+from command import Inside, environment
 from models import TEXTS
 from references import assert_same_direction, sentence_transformer
 
@@ -94,13 +94,14 @@ def test_what_native_cannot_run_is_said(model_copy: Path, settings: dict[str, An
 def test_qwen3_with_settings_that_native_does_not_know(tmp_path: Path) -> None:
     folder = models.qwen3(tmp_path)
     yarn = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10_000.0}
-    for settings, why in [
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"rope_parameters": yarn}, "has rope_parameters.rope_type yarn"),
         ({"rope_parameters": None, "rope_scaling": yarn}, "has rope_scaling.rope_type yarn"),
         ({"use_sliding_window": True}, "has use_sliding_window true"),
         ({"num_key_value_heads": 3}, "has 4 attention heads, 3 for keys and values"),
         ({"head_dim": 15}, "has heads of 15 dimensions; rotary positions need an even number"),
-    ]:
+    ]
+    for settings, why in refused:
         before = (folder / "config.json").read_bytes()
         configure(folder, **settings)
         assert choose_backend(load_checkpoint(folder))[1].startswith(f"the model {why}"), why

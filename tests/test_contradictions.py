@@ -125,7 +125,7 @@ def test_one_in_the_row_of_a_token_is_found_when_a_text_has_it(model_copy: Path,
     message = "the embedding of a text of 4 tokens has values that are no numbers; so have its weights"
     for options in ({}, {"precision": "ubinary"}, {"truncate_dim": 5}, {"normalize_embeddings": False}):
         with pytest.raises(ModelNotFoundError, match=message):
-            encoder.encode(["a bird", "a penguin"], **options)  # type: ignore[call-overload]
+            encoder.encode(["a bird", "a penguin"], **options)
     with pytest.raises(ModelNotFoundError, match="the embedding of a text of 96 tokens"):
         encoder.encode(["a bird", "sea " * 94])
     np.testing.assert_array_equal(encoder.encode(["a bird", "the sea"]), whole)

@@ -17,6 +17,12 @@ from jv5kit import encoder as encoder_module
 from jv5kit.errors import InputError
 
 
+@pytest.fixture(scope="module")
+def encoder(tiny_model: Path) -> Encoder:
+    """The encoder of ``tiny_model``, in the type of those that it is compared with."""
+    return Encoder.from_pretrained(tiny_model, device="cpu", dtype="float32")
+
+
 def test_the_default_model_equals_sentence_transformers() -> None:
     ours = Encoder.from_pretrained(device="cpu")
     assert (ours.dim, ours.checkpoint.name) == (384, "all-MiniLM-L6-v2")
@@ -29,7 +35,7 @@ def test_the_default_model_equals_sentence_transformers() -> None:
 
 def test_a_model_saved_by_sentence_transformers_is_read(tiny_model: Path, encoder: Encoder, tmp_path: Path) -> None:
     sentence_transformer(tiny_model).save(str(tmp_path / "saved"))
-    saved = Encoder.from_pretrained(tmp_path / "saved", device="cpu")
+    saved = Encoder.from_pretrained(tmp_path / "saved", device="cpu", dtype="float32")
     assert saved.checkpoint.prompts == encoder.checkpoint.prompts
     np.testing.assert_allclose(saved.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
 
@@ -200,7 +206,7 @@ def test_the_default_prompt_is_for_encode_alone(tmp_path: Path) -> None:
     folder = models.as_sentence_transformers(
         models.bert(tmp_path / "model"), prompts=prompts, default_prompt_name="cluster"
     )
-    encoder, theirs = Encoder.from_pretrained(folder, device="cpu"), sentence_transformer(folder)
+    encoder, theirs = Encoder.from_pretrained(folder, device="cpu", dtype="float32"), sentence_transformer(folder)
     for method, name in [("encode", None), ("encode_query", None), ("encode_document", None), ("encode", "document")]:
         ours = getattr(encoder, method)("a penguin", prompt_name=name)
         assert_same_direction(ours, getattr(theirs, method)("a penguin", prompt_name=name))

@@ -14,7 +14,7 @@ from models import TEXTS
 
 from jv5kit import Encoder, _native
 from jv5kit.backends import DType
-from jv5kit.errors import Jv5kitError
+from jv5kit.errors import InputError
 
 MODELS = {
     "bert": {"hidden_size": 52, "intermediate_size": 100},
@@ -57,8 +57,8 @@ def test_a_text_is_the_same_in_any_company(
 @given(order=st.permutations(range(len(TEXTS))), dim=st.sampled_from([5, 32, None]))
 def test_codes_and_truncated_embeddings_are_too(exact: Encoder, order: list[int], dim: int | None) -> None:
     for options in ({"precision": "ubinary"}, {"normalize_embeddings": False}, {}):
-        expected = exact.encode(TEXTS, truncate_dim=dim, **options)  # type: ignore[call-overload]
-        found = exact.encode([TEXTS[i] for i in order], truncate_dim=dim, **options)  # type: ignore[call-overload]
+        expected = exact.encode(TEXTS, truncate_dim=dim, **options)
+        found = exact.encode([TEXTS[i] for i in order], truncate_dim=dim, **options)
         np.testing.assert_array_equal(found, expected[order])
 
 
@@ -101,5 +101,5 @@ def test_it_is_so_on_every_tier(folder: Path, tier: str, dtype: DType) -> None:
 
 def test_threads_that_are_no_number_are_named(exact: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JV5KIT_THREADS", "many")
-    with pytest.raises(Jv5kitError, match="JV5KIT_THREADS=many is not a positive number"):
+    with pytest.raises(InputError, match="JV5KIT_THREADS=many is not a positive number"):
         exact.encode("a penguin")

@@ -1,4 +1,4 @@
-"""Models that are loaded, and models that cannot be, by both backends; what needs no weights is in test_pretrained.py."""
+"""Models that are loaded, and that cannot be, by both backends; what needs no weights is in test_pretrained.py."""
 
 import json
 import shutil
@@ -15,8 +15,13 @@ from jv5kit import encoder as encoder_module
 from jv5kit.backends import BackendName
 from jv5kit.errors import InputError, MissingExtraError, ModelNotFoundError
 
-
 both = pytest.mark.parametrize("backend", ["native", "torch"])
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_model: Path) -> Encoder:
+    """The encoder of ``tiny_model``, in the type of those that it is compared with."""
+    return Encoder.from_pretrained(tiny_model, device="cpu", dtype="float32")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "toaster", "meta:x"])
@@ -82,7 +87,7 @@ def test_remote_code_is_never_run(model_copy: Path, backend: BackendName | None)
     config |= {"model_type": "mystery", "auto_map": {"AutoConfig": "code.Config", "AutoModel": "code.Model"}}
     models.write_json(model_copy / "config.json", config)
     (model_copy / "code.py").write_text(f"open({str(model_copy / 'ran')!r}, 'w')\n")
-    with pytest.raises((ModelNotFoundError, InputError), match="mystery|custom code"):
+    with pytest.raises((ModelNotFoundError, InputError), match=r"mystery|custom code"):
         Encoder.from_pretrained(model_copy, backend=backend)
     assert not (model_copy / "ran").exists()
 

@@ -23,7 +23,12 @@ def test_the_order_is_kept(count: int) -> None:
 def test_one_is_made_while_the_one_before_it_is_used() -> None:
     """And no more than one: what is waiting takes memory."""
     made = [threading.Event() for _ in range(4)]
-    for number, item in enumerate(ahead(lambda item: made[item].set() or item, range(4))):
+
+    def make(item: int) -> int:
+        made[item].set()
+        return item
+
+    for number, item in enumerate(ahead(make, range(4))):
         assert item == number
         if number < 3:
             assert made[number + 1].wait(10)
@@ -48,10 +53,9 @@ def test_an_error_is_raised_where_its_result_would_be(wrong: int) -> None:
 
 def test_nothing_more_is_made_when_the_user_stops() -> None:
     made: list[int] = []
-    results = ahead(lambda item: made.append(item) or item, range(9))
-    for item in results:
-        if item == 2:
-            break
+    results = ahead(made.append, range(9))
+    for _ in range(3):
+        next(results)
     results.close()  # type: ignore[attr-defined]
     assert made == [0, 1, 2, 3]
 
