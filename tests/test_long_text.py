@@ -7,13 +7,17 @@ import os
 import struct
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from command import environment
+from models import write_tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOKENS = int(os.environ.get("JV5KIT_TEST_TOKENS", "4096"))
-"""Of the text; the memory is measured for a text of 32,768 with JV5KIT_TEST_TOKENS=32768 pytest -s, in a few minutes."""
+"""Of the text; JV5KIT_TEST_TOKENS=32768 pytest -s takes some minutes."""
 
 MOST_BYTES_A_TOKEN = 1_000_000_000 / 32_768
 
@@ -75,8 +79,6 @@ def qwen3_layer(folder: Path) -> Path:
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
     (folder / "config.json").write_text(json.dumps(config))
-    from models import write_tokenizer
-
     write_tokenizer(folder, template="$A")
     return folder
 
