@@ -23,7 +23,7 @@ type QuantizedRows<'py> = (Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>, 
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::model::{Model, why_not_native};
+    use super::model::{Model, default_dtype, why_not_native};
     #[pymodule_export]
     use super::search::{code_products, dot_search, hamming_search, mixed_products};
     #[pymodule_export]

@@ -15,7 +15,7 @@ from command import Inside, environment
 from models import TEXTS
 from references import assert_same_direction, sentence_transformer
 
-from jv5kit import Encoder, backends
+from jv5kit import Encoder, _native, backends
 from jv5kit.backends import choose_backend
 from jv5kit.errors import InputError
 from jv5kit.pretrained import load_checkpoint
@@ -127,10 +127,12 @@ def test_settings_nested_without_end_are_passed_over(model_copy: Path) -> None:
 def test_info_says_which_and_why(tiny_model: Path, model_copy: Path, inside: Inside) -> None:
     facts = json.loads(inside("info", "-m", tiny_model, "--json").stdout)
     assert (facts["backend"], facts["backend_why"]) == choose_backend(load_checkpoint(tiny_model))
+    assert facts["dtype"] == _native.default_dtype()
     configure(model_copy, hidden_act="mish")
     facts = json.loads(inside("info", "-m", model_copy, "--json").stdout)
     assert facts["backend"] == "torch"
     assert facts["backend_why"].startswith('the model has hidden_act "mish"')
+    assert facts["dtype"] == "float32"
 
 
 # Interruption

@@ -10,6 +10,7 @@ __all__: Final = [
     "code_products",
     "crc32c",
     "damaged_block",
+    "default_dtype",
     "dot_search",
     "hamming_search",
     "mixed_products",
@@ -59,6 +60,7 @@ def damaged_block(
     checksums: NDArray[np.uint32],
     blocks: NDArray[np.int64] | None,
 ) -> int | None: ...
+def default_dtype() -> Literal["float32", "bfloat16"]: ...
 def dot_search(
     query_values: NDArray[np.int8],
     parts: Sequence[tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.uint8] | None]],

@@ -115,3 +115,44 @@ pub fn attention(tier: &Tier, queries: &[f32], keys: &[f32], values: &[f32], hea
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DType, PackedMatrix};
+    use crate::simd::available_tiers;
+
+    /// Numbers that look random, from -1 to 1, which bfloat16 has exactly.
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let next = |i: u32| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 24) as f32 / 128.0 - 1.0;
+        (0..count as u32).map(next).collect()
+    }
+
+    #[test]
+    fn products_equal_naive_ones_and_do_not_depend_on_the_rows_beside() {
+        for (rows, inputs, outputs) in [(1, 1, 1), (2, 31, 5), (13, 32, 32), (33, 65, 70), (17, 200, 96)] {
+            let (values, weights) = (numbers(rows * inputs, 1), numbers(outputs * inputs, 2));
+            for tier in available_tiers() {
+                for dtype in [DType::Float32, DType::Bfloat16] {
+                    let matrix = PackedMatrix::new(tier, dtype, &weights, inputs);
+                    let multiply = |values: &[f32]| {
+                        let mut prepared = matrix.prepare(values);
+                        let mut out = vec![f32::NAN; values.len() / inputs * matrix.stride()];
+                        matrix.multiply(&mut prepared, &mut out);
+                        out
+                    };
+                    let found = multiply(&values);
+                    for (row, values) in values.chunks_exact(inputs).enumerate() {
+                        let found = &found[row * matrix.stride()..][..outputs];
+                        for (output, weights) in weights.chunks_exact(inputs).enumerate() {
+                            let dot = values.iter().zip(weights).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                            let (found, expected) = (f64::from(found[output]), dot.sum::<f64>());
+                            let case = format!("{} {dtype:?}, {rows} x {inputs} x {outputs}", tier.name);
+                            assert!((found - expected).abs() < 1e-4, "{case}: {found} instead of {expected}");
+                        }
+                        assert!(multiply(values)[..outputs] == *found, "{} {dtype:?}: row {row} alone", tier.name);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -200,7 +200,8 @@ impl Weights {
         };
         let embedding = Embedding { tokens, positions, kind, norm: embedding_norm };
         let (query_width, kv_width) = (shape.heads * shape.head_width, shape.kv_heads * shape.head_width);
-        let mut layers = Vec::with_capacity(shape.layers);
+        // Not with room for all: their number has been read, but no weights of theirs yet.
+        let mut layers = Vec::new();
         for number in 0..shape.layers {
             let name = |part: &str| format!("{prefix}{}{number}.{part}", names.layer);
             let linear = |tensors: &mut Tensors, parts: &[(&str, usize)], inputs, gated, bias| {

@@ -292,7 +292,8 @@ fn check(kind: &str, sizes: Sizes, extra: &[(&str, &str)], lengths: &[usize]) {
         let model = Model::with_kernels(&settings, float32(&values, &shapes), dtype, kernels).unwrap();
         for pooling in [Pooling::Mean, Pooling::First, Pooling::Last] {
             for threads in [1, 3] {
-                let found = model.embed(&tokens, &texts, None, pooling, threads, &|| false).unwrap();
+                let found = model.embed(&tokens, &texts, None, pooling, threads, &|| false);
+                let found = found.unwrap_or_else(|error| panic!("{kind}, {way}: {error:?}"));
                 for (found, states) in found.chunks_exact(model.dim()).zip(&states) {
                     let expected = pooled(states, pooling);
                     let cosine = cosine(found, &expected);

@@ -31,6 +31,19 @@ pub(super) fn why_not_native(settings: Settings) -> Option<String> {
     Architecture::of(&settings).err()
 }
 
+/// What a model's matrices are multiplied in on this processor unless something else is asked for.
+#[pyfunction]
+pub(super) fn default_dtype() -> PyResult<&'static str> {
+    Ok(name(simd::active().map_err(InputError::new_err)?.tier.model.fastest))
+}
+
+fn name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Float32 => "float32",
+        DType::Bfloat16 => "bfloat16",
+    }
+}
+
 /// A model, packed for this processor.
 #[pyclass(frozen, module = "jv5kit._native")]
 pub(super) struct Model(model::Model);
@@ -69,10 +82,7 @@ impl Model {
     /// What its matrices are multiplied in.
     #[getter]
     fn dtype(&self) -> &'static str {
-        match self.0.dtype() {
-            DType::Float32 => "float32",
-            DType::Bfloat16 => "bfloat16",
-        }
+        name(self.0.dtype())
     }
 
     /// Embed texts: `tokens` of all of them, one after the other; text i has those from `starts[i]` to `starts[i + 1]`.

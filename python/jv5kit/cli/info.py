@@ -110,6 +110,7 @@ def _machine(model: str | None) -> dict[str, Any]:
         "model": checkpoint.name,
         "backend": chosen[0],
         "backend_why": chosen[1],
+        "dtype": {"native": _native.default_dtype(), "torch": "float32"}.get(chosen[0], "none"),
         "model_dim": checkpoint.dim,
         "model_max_tokens": checkpoint.max_tokens,
         "model_pooling": checkpoint.pooling,
