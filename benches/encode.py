@@ -24,6 +24,7 @@ import encode_commands
 import encode_inputs
 import encode_rows
 import typer
+from encode_peers import PEERS
 from encode_rows import TIERS, Setup
 from table import NotRun, Result, report, setting, write
 
@@ -81,6 +82,7 @@ def in_own_process(name: str, setup: Setup, tier: str | None = None) -> list[Res
         environment |= {"JV5KIT_SIMD": tier, **HELD.get(tier, {})}
     command = [sys.executable, __file__, "--task", name, "--folder", str(setup.folder)]
     command += ["--quick"] if setup.quick else []
+    command += [word for peer in setup.without for word in ("--without", peer)]
     outcome = subprocess.run(command, env=environment, check=False, stdout=subprocess.PIPE)
     if outcome.returncode:
         # It has said why, and the other rows are not lost for it.
@@ -130,6 +132,7 @@ def main(
         list[Path] | None, typer.Argument(help="JSONL files and folders of BEIR; by default Python's documentation.")
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help=f"Only these rows: {', '.join(TASKS)}.")] = None,
+    without: Annotated[list[str] | None, typer.Option(metavar="PEER", help="Leave out this peer.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few texts and runs, for a look.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when a ratio is below its target.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of Markdown.")] = False,
@@ -140,10 +143,13 @@ def main(
     folder: Annotated[Path, typer.Option(hidden=True)] = Path(),
 ) -> None:
     """Compare the encoder with its peers: medians of paired runs."""
+    left_out = tuple(without or ())
+    if unknown := set(left_out) - {*list(PEERS)[1:]}:
+        raise typer.BadParameter(f"--without {', '.join(sorted(unknown))}; it takes {', '.join(list(PEERS)[1:])}")
     if task is not None:
         # Peers print while they load a model, and only the rows may be read here.
         with contextlib.redirect_stdout(sys.stderr):
-            rows = list(TASKS[task].rows(Setup(folder, quick, TASKS[task].threads)))
+            rows = list(TASKS[task].rows(Setup(folder, quick, TASKS[task].threads, left_out)))
         typer.echo(json.dumps(rows, default=vars))
         return
     names = only or list(TASKS)
@@ -155,7 +161,7 @@ def main(
         texts = inputs(paths or [], Path(place), quick)
         for name in names:
             typer.echo(f"{name} ...", err=True)
-            results += rows_of(name, Setup(Path(place), quick, TASKS[name].threads))
+            results += rows_of(name, Setup(Path(place), quick, TASKS[name].threads, left_out))
     text = report(setting(**packages()), header(texts, quick), results, as_json=as_json)
     typer.echo(text)
     for path in output or []:

@@ -27,7 +27,7 @@ LEAST_COSINE = {"float32": (0.99999, 0.99999), "bfloat16": (0.999, 0.9999)}
 PEERS_COSINE = 0.99
 """Of each embedding of another peer. One that computes in bfloat16 may lose more than we allow ourselves."""
 
-BUDGET = 180.0
+BUDGET = 90.0
 """Seconds that the pairs of runs beside a peer may take, but for the fewest that a median can be of."""
 
 QUERY = "how do I read the members of a zip archive"
@@ -58,12 +58,14 @@ class Setup:
     Attributes:
         folder: holds ``docs.jsonl`` and ``texts.json``; what a row makes goes there too.
         quick: few texts and runs, for a look.
+        without: peers that are left out.
         threads: 1 is charged in CPU-seconds; more, or as many as there are (0), by the clock.
     """
 
     folder: Path
     quick: bool
     threads: int
+    without: tuple[str, ...] = ()
 
     def texts(self, count: int | None = None) -> list[str]:
         """The chosen texts, or the first of them."""
@@ -82,11 +84,9 @@ class Setup:
         run()
         return time.perf_counter() - start
 
-    def pairs(self, seconds: float) -> int:
-        """How many pairs are run that take so long each."""
-        # A peer that takes longer than all pairs may, such as bfloat16 without instructions for it, is run once.
-        fewest = 1 if seconds > BUDGET else 3
-        return 2 if self.quick else min(9, max(fewest, round(BUDGET / seconds)))
+    def pairs(self, seconds: float, *, aimed: bool) -> int:
+        """How many pairs are run that take so long each; three at least where there is a target."""
+        return 2 if self.quick else min(9, max(3 if aimed else 1, round(BUDGET / seconds)))
 
 
 def tier() -> Tier:
@@ -176,6 +176,8 @@ def beside_peers(
     embeddings = encode(texts)
     right = None
     for peer_name, make in peers.items():
+        if peer_name in setup.without:
+            continue
         try:
             peer = make(model, setup.threads)
         # What a peer raises for a model that it cannot convert or run is its own.
@@ -193,8 +195,9 @@ def beside_peers(
             continue
         both = (partial(peer, texts), partial(encode, texts))
         first = (setup.seconds(both[0]), setup.seconds(both[1]))
-        more = [(setup.seconds(both[0]), setup.seconds(both[1])) for _ in range(setup.pairs(sum(first)) - 1)]
         target = targets[0] if right is theirs else targets[1]
+        pairs = setup.pairs(sum(first), aimed=target is not None)
+        more = [(setup.seconds(both[0]), setup.seconds(both[1])) for _ in range(pairs - 1)]
         yield Result.of(name, peer_name, [first, *more], lambda side: tokens / min(side), target)
 
 

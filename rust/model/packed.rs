@@ -17,7 +17,7 @@ pub(crate) enum Factors {
     /// Weights in bfloat16, which are widened when they are read: half the memory, on processors that cannot multiply it.
     WidenedBfloat16,
     /// Both bfloat16. Pairs of neighboring inputs are multiplied at once: their weights lie side by side.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no tier of this architecture multiplies it"))]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no tier of this architecture multiplies it"))]
     Bfloat16,
 }
 

@@ -38,7 +38,7 @@ unsafe impl Floats for float32x4_t {
     #[inline(always)]
     unsafe fn load_bfloat16(values: *const u16) -> Self {
         // SAFETY: see the impl; the caller vouches for four values.
-        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(values))) }
+        unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(vld1_u16(values)))) }
     }
 
     #[inline(always)]
