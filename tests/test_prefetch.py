@@ -56,6 +56,7 @@ def test_nothing_more_is_made_when_the_user_stops() -> None:
     results = ahead(made.append, range(9))
     for _ in range(3):
         next(results)
+    # It promises an iterator; that it is a generator, which can be closed, is what is tested.
     results.close()  # type: ignore[attr-defined]
     assert made == [0, 1, 2, 3]
 
@@ -73,5 +74,6 @@ def test_an_error_of_the_user_waits_for_what_is_being_made() -> None:
     next(results)
     with pytest.raises(KeyError):
         going.set()
+        # As above.
         results.throw(KeyError)  # type: ignore[attr-defined]
     assert finished.is_set()
