@@ -28,7 +28,8 @@ LAYERS = [
     {"building"},
     {"index"},
     {"retrieval"},
-    {"evaluation"},
+    {"evaluation", "training"},
+    {"mining"},
     {"cli"},
     {"__main__", "__init__"},
 ]
