@@ -1,1 +1,1 @@
-"""Training: rows become batches, batches become losses, and a student learns from a teacher, then task by task."""
+"""Training: settings, rows in, two stages, a student out. ``jv5kit train`` and ``jv5kit mine`` are made of it."""

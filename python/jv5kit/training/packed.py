@@ -1,0 +1,299 @@
+"""The forward pass with gradient of the architectures in the table, over texts that lie one after the other.
+
+Nothing is computed for padding: linear layers take the tokens of all texts at once, attention takes each text by itself
+(attention.py). Tensors have transformers' own names, so that files load and save as they are. Dropout of the backbone
+is left out: with a target for every row there is nothing that it regularizes, and adapters have their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from jv5kit.errors import InputError
+from jv5kit.training.architectures import architecture_of, shape_of
+from jv5kit.training.attention import Layout, attend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from jv5kit.training.architectures import Architecture, Shape
+
+_M = TypeVar("_M", bound=nn.Module)
+
+
+@dataclass(slots=True)
+class _Layer:
+    """The modules of a layer, under what they are for."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    attention_output: nn.Linear
+    query_norm: nn.Module | None
+    key_norm: nn.Module | None
+    attention_norm: nn.Module
+    gate: nn.Linear | None
+    up: nn.Linear
+    down: nn.Linear
+    feed_forward_norm: nn.Module
+
+
+@dataclass(slots=True)
+class _Ends:
+    """What comes before the layers, and after them."""
+
+    tokens: nn.Embedding
+    positions: nn.Embedding | None
+    types: nn.Embedding | None
+    embedding_norm: nn.Module | None
+    final_norm: nn.Module | None
+
+
+class PackedModel(nn.Module):
+    """A backbone, its weights not set; see :meth:`initialize` and ``load_state_dict``.
+
+    Attributes:
+        architecture: the row of the table.
+        shape: the model's numbers.
+        theta: base of the rotary positions, None for a table of positions.
+
+    Raises:
+        InputError: the settings are those of no architecture of the table.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.architecture: Architecture = architecture_of(config)
+        self.shape: Shape = shape_of(self.architecture, config)
+        self.theta = self.shape.theta
+        self._modules_by_name: dict[str, nn.Module] = {}
+        # Weights are loaded or drawn later; torch's own draw of each takes seconds on a large model.
+        with torch.device("meta"):
+            self._build()
+        self.to_empty(device="cpu")
+
+    @property
+    def dim(self) -> int:
+        """Values of a token's state."""
+        return self.shape.hidden
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that there are embeddings of."""
+        return self.shape.vocabulary
+
+    @property
+    def room(self) -> int | None:
+        """Tokens that the table of positions has room for, None for rotary positions."""
+        return self.shape.positions - self.shape.first_position if self.shape.positions else None
+
+    @property
+    def named(self) -> nn.Module:
+        """The module whose tensors have transformers' own names."""
+        return self
+
+    def linears(self) -> dict[str, nn.Linear]:
+        """The linear layers of the layers, by name: what an adapter adapts."""
+        return {name: module for name, module in self._modules_by_name.items() if isinstance(module, nn.Linear)}
+
+    def set_rope_theta(self, theta: float) -> None:
+        """Set the base of the rotary positions.
+
+        Raises:
+            InputError: the model has a table of positions instead.
+        """
+        if self.theta is None:
+            raise InputError(
+                f"rope theta {theta:g} is set for a {self.architecture.name}, which has no rotary positions"
+            )
+        self.theta = theta
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> None:
+        """Draw the weights as transformers does: a normal distribution, biases 0, norms 1."""
+        draw = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0.0, self.shape.deviation, generator=draw)
+            else:
+                parameter.fill_(1.0 if name.endswith(".weight") else 0.0)
+
+    def forward(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+        """The states of tokens.
+
+        Args:
+            tokens: int64 ``(T,)``, the texts one after the other.
+            lengths: tokens of each text, none of them 0; T together. Neighbors of the same length go through attention
+                together, so that sorted lengths are the fastest.
+
+        Returns:
+            ``(T, dim)``.
+
+        Raises:
+            InputError: the lengths are not those of the tokens, or beyond the model's positions.
+        """
+        self._check(tokens, lengths)
+        layout = Layout(lengths, tokens.device)
+        states = self._embed(tokens, layout)
+        angles = self._angles(layout)
+        low = _low_precision(states.device)
+        for layer in self._layers:
+            if self.architecture.post_norm:
+                states = layer.attention_norm(self._attention(layer, _cast(states, low), layout, angles) + states)
+                states = layer.feed_forward_norm(self._feed_forward(layer, _cast(states, low)) + states)
+            else:
+                normed = _cast(layer.attention_norm(states), low)
+                states = self._attention(layer, normed, layout, angles) + states
+                states = self._feed_forward(layer, _cast(layer.feed_forward_norm(states), low)) + states
+        return states if self._ends.final_norm is None else self._ends.final_norm(states)
+
+    def _embed(self, tokens: Tensor, layout: Layout) -> Tensor:
+        ends = self._ends
+        states: Tensor = ends.tokens(tokens)
+        if ends.positions is not None:
+            states = states + ends.positions(layout.positions + self.shape.first_position)
+        if ends.types is not None:
+            # All tokens are of the first type.
+            states = states + ends.types.weight[0]
+        return states if ends.embedding_norm is None else ends.embedding_norm(states)
+
+    def _attention(self, layer: _Layer, states: Tensor, layout: Layout, angles: tuple[Tensor, Tensor] | None) -> Tensor:
+        width = self.shape.head_width
+        query, key, value = (
+            linear(states).unflatten(-1, (-1, width)) for linear in (layer.query, layer.key, layer.value)
+        )
+        if layer.query_norm is not None and layer.key_norm is not None:
+            query, key = layer.query_norm(query), layer.key_norm(key)
+        if angles is not None:
+            query, key = _rotate(query, *angles), _rotate(key, *angles)
+        attended = attend(query.to(value.dtype), key.to(value.dtype), value, layout, causal=self.architecture.causal)
+        output: Tensor = layer.attention_output(attended)
+        return output
+
+    def _feed_forward(self, layer: _Layer, states: Tensor) -> Tensor:
+        activate = _ACTIVATIONS[self.shape.activation]
+        hidden = activate(layer.up(states)) if layer.gate is None else activate(layer.gate(states)) * layer.up(states)
+        output: Tensor = layer.down(hidden)
+        return output
+
+    def _angles(self, layout: Layout) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines of the tokens' positions, ``(T, 1, width / 2)`` each."""
+        if self.theta is None:
+            return None
+        width = self.shape.head_width
+        device = layout.positions.device
+        exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
+        frequencies = 1.0 / self.theta**exponents
+        angles = torch.arange(layout.longest, device=device)[:, None] * frequencies
+        return angles.cos()[layout.positions].unsqueeze(1), angles.sin()[layout.positions].unsqueeze(1)
+
+    def _check(self, tokens: Tensor, lengths: Sequence[int]) -> None:
+        if sum(lengths) != len(tokens) or min(lengths, default=0) < 1:
+            raise InputError(f"lengths sum to {sum(lengths)} for {len(tokens)} tokens; each must be at least 1")
+        if self.room is not None and max(lengths) > self.room:
+            raise InputError(f"a text has {max(lengths)} tokens; the model has positions for {self.room}")
+
+    def _build(self) -> None:
+        names, shape = self.architecture.names, self.shape
+        # In plain objects: set as attributes, the modules would be registered under a second name.
+        self._ends = _Ends(
+            tokens=self._place(names.tokens, nn.Embedding(shape.vocabulary, shape.hidden)),
+            positions=self._table(names.positions, shape.positions),
+            types=self._table(names.types, shape.types),
+            embedding_norm=self._norm(names.embedding_norm),
+            final_norm=self._norm(names.final_norm),
+        )
+        self._layers = [self._build_layer(f"{names.layer}{number}.") for number in range(shape.layers)]
+
+    def _build_layer(self, layer: str) -> _Layer:
+        names, shape = self.architecture.names, self.shape
+        own, shared = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+        hidden, inner, bias = shape.hidden, shape.intermediate, shape.attention_bias
+
+        def linear(name: str, inputs: int, outputs: int, bias: bool) -> nn.Linear:
+            return self._place(layer + name, nn.Linear(inputs, outputs, bias=bias))
+
+        def norm(name: str, width: int) -> nn.Module:
+            return self._place(layer + name, self._new_norm(width))
+
+        head_norms = names.head_norms
+        return _Layer(
+            query=linear(names.query, hidden, own, bias),
+            key=linear(names.key, hidden, shared, bias),
+            value=linear(names.value, hidden, shared, bias),
+            attention_output=linear(names.attention_output, own, hidden, bias),
+            query_norm=norm(head_norms[0], shape.head_width) if head_norms else None,
+            key_norm=norm(head_norms[1], shape.head_width) if head_norms else None,
+            attention_norm=norm(names.attention_norm, hidden),
+            gate=linear(names.gate, hidden, inner, shape.feed_forward_bias) if names.gate else None,
+            up=linear(names.up, hidden, inner, shape.feed_forward_bias),
+            down=linear(names.down, inner, hidden, shape.feed_forward_bias),
+            feed_forward_norm=norm(names.feed_forward_norm, hidden),
+        )
+
+    def _table(self, name: str | None, rows: int) -> nn.Embedding | None:
+        return self._place(name, nn.Embedding(rows, self.shape.hidden)) if name is not None else None
+
+    def _norm(self, name: str | None) -> nn.Module | None:
+        return self._place(name, self._new_norm(self.shape.hidden)) if name is not None else None
+
+    def _new_norm(self, width: int) -> nn.Module:
+        kind = nn.LayerNorm if self.architecture.post_norm else _RMSNorm
+        return kind(width, eps=self.shape.epsilon)
+
+    def _place(self, name: str, module: _M) -> _M:
+        """Register a module under a dotted name."""
+        parent: nn.Module = self
+        *path, last = name.split(".")
+        for part in path:
+            if part not in parent._modules:
+                parent.add_module(part, nn.Module())
+            parent = parent.get_submodule(part)
+        parent.add_module(last, module)
+        self._modules_by_name[name] = module
+        return module
+
+
+class _RMSNorm(nn.RMSNorm):
+    """Scale to a root of the mean square of 1 (Zhang and Sennrich, arXiv 1910.07467)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Of one type, input and weight go through one kernel.
+        return functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Turn each pair of values ``(i, i + width / 2)`` of a head by its angle (Su et al., arXiv 2104.09864)."""
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
+
+
+def _low_precision(device: torch.device) -> torch.dtype | None:
+    """What autocast multiplies in, None where it is off."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+
+
+def _cast(states: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """The states as three linear layers read them: cast, and kept for the gradient, once instead of by each."""
+    return states if dtype is None else states.to(dtype)
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate="tanh")
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "silu": functional.silu,
+    "swish": functional.silu,
+    "relu": functional.relu,
+}

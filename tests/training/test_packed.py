@@ -1,0 +1,188 @@
+"""The packed forward pass against transformers': states and gradients."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import models
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from jv5kit.errors import InputError
+from jv5kit.training.packed import PackedModel
+
+LENGTHS = [7, 1, 33, 7, 7, 96, 2, 33]
+"""Alike and not, as neighbors and not, one of a single token and one that fills the context."""
+
+KINDS: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "bert-relu": {"hidden_act": "relu", "layer_norm_eps": 1e-3, "type_vocab_size": 1},
+    "roberta": {"max_position_embeddings": models.CONTEXT + 2, "type_vocab_size": 1, "pad_token_id": 1},
+    "xlm-roberta": {"max_position_embeddings": models.CONTEXT + 4, "type_vocab_size": 1, "pad_token_id": 3},
+    "eurobert": {"pad_token_id": 0, "num_key_value_heads": 4, "rope_theta": 250_000.0},
+    "eurobert-shared": {"pad_token_id": 0, "num_key_value_heads": 2, "attention_bias": True, "mlp_bias": True},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 32},
+    "qwen3-own": {"num_key_value_heads": 4, "head_dim": 16, "attention_bias": True, "hidden_act": "gelu_new"},
+}
+VOCABULARY = 120
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[PackedModel, Any]:
+    """A packed model, and transformers' of the same weights."""
+    folder = tmp_path_factory.mktemp("packed")
+    kind = request.param.partition("-")[0] if request.param not in ("xlm-roberta",) else request.param
+    models.random_model(folder, kind, vocab_size=VOCABULARY, **KINDS[request.param])
+    return packed(folder), theirs(folder)
+
+
+def packed(folder: Path) -> PackedModel:
+    model = PackedModel(json.loads((folder / "config.json").read_text()))
+    tensors = load_file(folder / "model.safetensors")
+    model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")})
+    return model
+
+
+def theirs(folder: Path) -> Any:
+    from transformers import AutoModel
+
+    return AutoModel.from_pretrained(folder).eval()
+
+
+def some_tokens(lengths: list[int] = LENGTHS) -> Tensor:
+    # From 4 on: none is a padding token, which RoBERTa would not count.
+    return torch.randint(4, VOCABULARY, (sum(lengths),), generator=torch.Generator().manual_seed(0))
+
+
+def one_by_one(model: Any, tokens: Tensor, lengths: list[int]) -> Tensor:
+    return torch.cat([model(input_ids=text[None]).last_hidden_state[0] for text in tokens.split(lengths)])
+
+
+def test_states_are_those_of_transformers(pair: tuple[PackedModel, Any]) -> None:
+    ours, reference = pair
+    tokens = some_tokens()
+    with torch.no_grad():
+        states, expected = ours(tokens, LENGTHS), one_by_one(reference, tokens, LENGTHS)
+    torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_are_those_of_transformers(pair: tuple[PackedModel, Any]) -> None:
+    """Of every tensor, relative to its largest value; that of a bias of keys is 0 but for rounding."""
+    ours, reference = pair
+    tokens = some_tokens()
+    weights = torch.randn(len(tokens), models.DIM, generator=torch.Generator().manual_seed(1))
+    for model, states in ((ours, ours(tokens, LENGTHS)), (reference, one_by_one(reference, tokens, LENGTHS))):
+        model.zero_grad()
+        (states * weights).sum().backward()
+    named = dict(reference.named_parameters())
+    noise = 1e-6 * max(
+        float(parameter.grad.abs().max()) for parameter in ours.parameters() if parameter.grad is not None
+    )
+    assert {name for name in named if not name.startswith("pooler.")} == {name for name, _ in ours.named_parameters()}
+    for name, parameter in ours.named_parameters():
+        expected = named[name].grad
+        assert parameter.grad is not None
+        assert expected.abs().max() > 0, f"{name} has a gradient"
+        within = max(1e-4 * float(expected.abs().max()), noise)
+        torch.testing.assert_close(parameter.grad, expected, atol=within, rtol=1e-4)
+
+
+def test_a_text_does_not_see_its_neighbors(pair: tuple[PackedModel, Any]) -> None:
+    ours, _ = pair
+    tokens = some_tokens()
+    with torch.no_grad():
+        states = ours(tokens, LENGTHS)
+        changed = tokens.clone()
+        changed[: LENGTHS[0]] = 5
+        others = ours(changed, LENGTHS)
+    assert not torch.equal(states[: LENGTHS[0]], others[: LENGTHS[0]])
+    torch.testing.assert_close(states[LENGTHS[0] :], others[LENGTHS[0] :], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bert", "qwen3"])
+def test_bfloat16_by_autocast_is_near(tmp_path: Path, kind: str) -> None:
+    models.random_model(tmp_path, kind, vocab_size=VOCABULARY, **KINDS[kind])
+    model = packed(tmp_path)
+    tokens = some_tokens()
+    states = model(tokens, LENGTHS)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = model(tokens, LENGTHS)
+    low.float().square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not torch.equal(states, low.float())
+    assert torch.cosine_similarity(states, low.float()).min() > 0.99
+
+
+def test_weights_are_drawn_by_seed() -> None:
+    config = {
+        "model_type": "bert",
+        "vocab_size": 50,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 16,
+    }
+    first, same, other = (PackedModel(config) for _ in range(3))
+    for model, seed in ((first, 0), (same, 0), (other, 1)):
+        model.initialize(seed)
+    for (name, a), b, c in zip(first.named_parameters(), same.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        if a.ndim == 2:
+            assert not torch.equal(a, c)
+            assert 0.015 < a.std().item() < 0.025, name
+    assert torch.isfinite(first(torch.arange(10), [4, 6])).all()
+
+
+def test_the_base_of_rotary_positions_can_be_set(tmp_path: Path) -> None:
+    models.random_model(tmp_path, "qwen3", vocab_size=VOCABULARY, rope_theta=500.0, **KINDS["qwen3"])
+    model, reference = packed(tmp_path), theirs(tmp_path)
+    assert model.theta == 500.0
+    tokens = some_tokens()
+    with torch.no_grad():
+        expected = one_by_one(reference, tokens, LENGTHS)
+        model.set_rope_theta(20.0)
+        assert (model(tokens, LENGTHS) - expected).abs().max() > 0.01
+        model.set_rope_theta(500.0)
+        torch.testing.assert_close(model(tokens, LENGTHS), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "mystery"}, "has the model_type 'mystery'; the packed forward pass knows bert, "),
+        ({"is_decoder": True}, "has is_decoder True in config.json"),
+        ({"hidden_act": "tanh"}, "has hidden_act 'tanh'"),
+        ({"num_attention_heads": 3}, "has 3 attention heads .* do not divide"),
+        ({"hidden_size": None}, "has hidden_size None"),
+        ({"layer_norm_eps": 0}, "has layer_norm_eps 0 in config.json; it must be a number above 0"),
+        ({"model_type": "qwen3", "rope_parameters": {"rope_type": "yarn"}}, "has rope_parameters.rope_type 'yarn'"),
+        ({"model_type": "qwen3", "use_sliding_window": True}, "has use_sliding_window True"),
+    ],
+)
+def test_what_cannot_run_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    models.random_model(tmp_path, "bert", vocab_size=VOCABULARY)
+    config = json.loads((tmp_path / "config.json").read_text())
+    with pytest.raises(InputError, match=message):
+        PackedModel(config | change)
+
+
+def test_wrong_lengths_are_an_error(pair: tuple[PackedModel, Any]) -> None:
+    ours, _ = pair
+    with pytest.raises(InputError, match="lengths sum to 3 for 4 tokens"):
+        ours(some_tokens([4]), [3])
+    with pytest.raises(InputError, match="each must be at least 1"):
+        ours(some_tokens([4]), [4, 0])
+    if ours.shape.positions:
+        room = ours.shape.positions - ours.shape.first_position
+        with pytest.raises(InputError, match=f"a text has {room + 1} tokens; the model has positions for {room}"):
+            ours(some_tokens([room + 1]), [room + 1])
+    with pytest.raises(InputError, match="rope theta 10 is set for a bert"):
+        PackedModel(_tiny_bert()).set_rope_theta(10)
+
+
+def _tiny_bert() -> dict[str, Any]:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    return {"model_type": "bert", "vocab_size": 9, "max_position_embeddings": 8, **sizes}
