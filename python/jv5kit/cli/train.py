@@ -37,8 +37,8 @@ def train(
         str | None,
         typer.Option(
             metavar="TASK",
-            help="Which adapter: retrieval, text-matching, clustering, classification, or all (default: those that there "
-            "is data for).",
+            help="Which adapter: retrieval, text-matching, clustering, classification, or all "
+            "(default: those that there is data for).",
         ),
     ] = None,
     teacher: Annotated[
@@ -78,7 +78,7 @@ def train(
     log_to_stderr(quiet=quiet, verbose=verbose)
     try:
         from jv5kit.training.phases import phases_of
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError(f"training needs {error.name}: pip install 'jv5kit[train]'") from None
     from jv5kit.tasks import TASKS
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jv5kit.errors import ModelNotFoundError
+from jv5kit.errors import InputError, ModelNotFoundError
 from jv5kit.pretrained import load_checkpoint, read_config
 from jv5kit.training.hardware import fast_bfloat16
 from jv5kit.training.packed import PackedModel
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jv5kit.training.phases import Phase
-    from jv5kit.training.sizes import RunSettings
+    from jv5kit.training.sizes import RunSettings, StudentSettings
 
 KNOWN: dict[str, dict[str, Any]] = {
     "Qwen/Qwen3-0.6B-Base": {
@@ -97,7 +97,7 @@ def estimate(settings: RunSettings, phases: Sequence[Phase]) -> Estimates:
         ModelNotFoundError: the backbone is no model that can be found, and none that is known.
         InputError: the backbone is of an architecture that cannot be counted.
     """
-    config = _config(settings)
+    config = config_of(settings.student)
     with torch.device("meta"):
         model = PackedModel(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -137,17 +137,25 @@ def measured_flops(size: int = 1024) -> tuple[float, str]:
     return 2 * size**3 * (done - 1) / (time.perf_counter() - start), str(device)
 
 
-def _config(settings: RunSettings) -> dict[str, Any]:
-    student = settings.student
+def config_of(student: StudentSettings) -> dict[str, Any]:
+    """The content of ``config.json`` of a student that is not made yet.
+
+    Raises:
+        ModelNotFoundError: what it starts from cannot be found, and is none of the known ones.
+        InputError: a width is set without ``scratch``.
+    """
+    if (student.hidden_size or student.heads) and not student.scratch:
+        raise InputError("student.hidden_size and student.heads are for scratch = true: weights have their width")
     config = KNOWN.get(student.model)
-    if config is None:
+    if config is None or student.scratch:
         try:
             config = read_config(load_checkpoint(student.model))
         except ModelNotFoundError as error:
             raise ModelNotFoundError(f"the student's size is not known: {error}") from None
-    changes: dict[str, Any] = {}
-    if student.layers:
-        changes["num_hidden_layers"] = len(student.layers)
-    if student.feed_forward:
-        changes["intermediate_size"] = student.feed_forward
-    return config | changes
+    changes = {
+        "num_hidden_layers": len(student.layers),
+        "intermediate_size": student.feed_forward,
+        "hidden_size": student.hidden_size,
+        "num_attention_heads": student.heads,
+    }
+    return config | {name: value for name, value in changes.items() if value}

@@ -105,6 +105,13 @@ class Coming:
 class Loop:
     """A phase of training.
 
+    Attributes:
+        step_number: steps that are done.
+        student: as it is now.
+        objective: what is minimized.
+        settings: of the phase.
+        trained_parameters: what is learned, by name.
+
     Args:
         accelerator: device, type and processes.
         student: is changed in place; what of it needs a gradient is learned.
@@ -139,9 +146,9 @@ class Loop:
         self._targets = targets
         objective.module.to(accelerator.device)
         named = [*student.named_parameters(), *objective.module.named_parameters(prefix="objective")]
-        self._trained = {name: parameter for name, parameter in named if parameter.requires_grad}
-        matrices = [parameter for parameter in self._trained.values() if parameter.ndim >= 2]
-        others = [parameter for parameter in self._trained.values() if parameter.ndim < 2]
+        self.trained_parameters = {name: parameter for name, parameter in named if parameter.requires_grad}
+        matrices = [parameter for parameter in self.trained_parameters.values() if parameter.ndim >= 2]
+        others = [parameter for parameter in self.trained_parameters.values() if parameter.ndim < 2]
         self._optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": optimizer.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=settings.learning_rate,
@@ -149,18 +156,14 @@ class Loop:
         )
 
     def step(self) -> dict[str, Any]:
-        """Take one step, and say what it was: the loss, its terms, the rate, the texts' tokens, and seconds."""
+        """Take one step, and say what it was: the loss, its terms, the rate, the texts' tokens, and seconds.
+
+        Raises:
+            Jv5kitError: the loss or the gradient is no number; nothing was changed.
+        """
         start = time.perf_counter()
         batch = self._coming.next(self.settings.steps - self.step_number)
-        columns = self.objective.columns(batch.rows)
-        passes, own, counts = self._encode(columns, batch.source.length or self.settings.length)
-        encoded = self._gathered(columns, own, counts)
-        terms = self.objective.terms(batch.rows, encoded)
-        loss = torch.stack([self.objective.weights[name] * term for name, term in terms.items()]).sum()
-        self._check(loss, terms, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        passes.backward()
-        average_gradients(self._trained.values())
+        record = self.backward(batch)
         norm = self._clip(batch)
         rate = self.settings.learning_rate * self._schedule()
         for group in self._optimizer.param_groups:
@@ -168,16 +171,28 @@ class Loop:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.step_number += 1
+        seconds = time.perf_counter() - start
         return {
             "step": self.step_number,
-            "source": batch.source.name,
-            "loss": float(loss),
-            **{name: float(term) for name, term in terms.items()},
+            **record,
             "gradient_norm": norm,
             "learning_rate": rate,
-            "tokens": self._tokens,
-            "seconds": time.perf_counter() - start,
+            "seconds": round(seconds, 4),
         }
+
+    def backward(self, batch: Batch) -> dict[str, Any]:
+        """Leave the gradient of a batch at what is learned, and say what the loss was of."""
+        columns = self.objective.columns(batch.rows)
+        passes, own, counts = self._encode(columns, batch.source.length or self.settings.length)
+        encoded = self._gathered(columns, own, counts)
+        terms = self.objective.terms(batch.rows, encoded)
+        loss = torch.stack([self.objective.weights[name] * term for name, term in terms.items()]).sum()
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        self._check(loss.detach(), values, batch)
+        loss.backward()
+        passes.backward()
+        average_gradients(self.trained_parameters.values())
+        return {"source": batch.source.name, "loss": float(loss.detach()), **values, "tokens": self._tokens}
 
     def checkpoint(self) -> Checkpoint:
         """All that the next step depends on; every process takes part."""
@@ -188,7 +203,7 @@ class Loop:
             torch.distributed.all_gather_object(states, state)
         random = {str(process): state for process, state in enumerate(states)}
         return Checkpoint(
-            self.step_number, dict(self._trained), flattened(self._optimizer), random, self._coming.position()
+            self.step_number, dict(self.trained_parameters), flattened(self._optimizer), random, self._coming.position()
         )
 
     def go_on(self, checkpoint: Checkpoint) -> None:
@@ -205,12 +220,12 @@ class Loop:
 
     def trained(self) -> dict[str, Tensor]:
         """A copy of what is learned, by name."""
-        return {name: parameter.detach().cpu().clone() for name, parameter in self._trained.items()}
+        return {name: parameter.detach().cpu().clone() for name, parameter in self.trained_parameters.items()}
 
     def load(self, trained: dict[str, Tensor]) -> None:
         """Put other values in the place of what is learned."""
         with torch.no_grad():
-            for name, parameter in self._trained.items():
+            for name, parameter in self.trained_parameters.items():
                 parameter.copy_(trained[name])
 
     def _encode(self, columns: Sequence[Column], length: int) -> tuple[Passes, list[Tensor], list[list[int]]]:
@@ -259,10 +274,10 @@ class Loop:
             encoded.append(Encoded(column, gather(own[i], counts[i]), teacher, bases[i]))
         return encoded
 
-    def _check(self, loss: Tensor, terms: dict[str, Tensor], batch: Batch) -> None:
+    def _check(self, loss: Tensor, terms: dict[str, float], batch: Batch) -> None:
         if torch.isfinite(loss):
             return
-        values = ", ".join(f"{name} {float(term):.4g}" for name, term in terms.items())
+        values = ", ".join(f"{name} {term:.4g}" for name, term in terms.items())
         first = batch.source.origin(batch.positions[0])
         raise Jv5kitError(
             f"the loss is {float(loss)} at step {self.step_number + 1} ({values}), in a batch of {len(batch.rows)} "
@@ -272,7 +287,7 @@ class Loop:
     def _clip(self, batch: Batch) -> float:
         """Clip the gradient, and say how large it was."""
         limit = self._optimizer_settings.clip or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(list(self._trained.values()), limit))
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.trained_parameters.values()), limit))
         if not math.isfinite(norm):
             first = batch.source.origin(batch.positions[0])
             raise Jv5kitError(

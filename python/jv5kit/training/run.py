@@ -27,7 +27,6 @@ from safetensors.torch import load_file, save_file
 from jv5kit.encoder import Encoder
 from jv5kit.errors import InputError
 from jv5kit.logs import logger
-from jv5kit.pretrained import load_checkpoint, read_config
 from jv5kit.progress import ProgressBar
 from jv5kit.rotation import Rotation
 from jv5kit.tasks import TASKS, Task
@@ -35,6 +34,7 @@ from jv5kit.training import lora
 from jv5kit.training.batches import Batches
 from jv5kit.training.checkpoints import read_checkpoint, write_checkpoint
 from jv5kit.training.config import to_toml
+from jv5kit.training.estimates import config_of
 from jv5kit.training.hardware import accelerator_of
 from jv5kit.training.journal import Journal
 from jv5kit.training.judging import Judge
@@ -360,8 +360,8 @@ class Run:
         if not self._sources_of(phase):
             have = ", ".join(f"{source.name} ({source.kind})" for _, source in self._sources) or "none is given"
             raise InputError(
-                f"{phase.name} has no data: it takes rows that are {' or '.join(KINDS[phase.name])}, and of the sources "
-                f"there is none ({have}); add some with --data, or leave it out with --task or --stage"
+                f"{phase.name} has no data: it takes rows that are {' or '.join(KINDS[phase.name])}, and of the "
+                f"sources there is none ({have}); add some with --data, or leave it out with --task or --stage"
             )
 
     def _load_student(self) -> Student:
@@ -376,10 +376,10 @@ class Run:
         return Student.load(
             StudentStart(
                 model=None if settings.scratch else settings.model,
-                config=read_config(load_checkpoint(settings.model)) if settings.scratch else None,
+                config=config_of(settings) if settings.scratch else None,
                 tokenizer=settings.model if settings.scratch else None,
-                layers=settings.layers,
-                feed_forward=settings.feed_forward or None,
+                layers=() if settings.scratch else settings.layers,
+                feed_forward=None if settings.scratch else settings.feed_forward or None,
                 pooling=settings.pooling or None,
                 prompts=given or None,
                 max_tokens=settings.max_tokens or None,

@@ -29,6 +29,8 @@ class StudentSettings:
     layers: tuple[int, ...] = field(default=(), metadata={"says": "layers of it to keep; [] keeps all"})
     feed_forward: int = field(default=0, metadata={"says": "neurons to keep in each feed-forward; 0 keeps all"})
     scratch: bool = field(default=False, metadata={"says": "take its config and tokenizer, and draw the weights"})
+    hidden_size: int = field(default=0, metadata={"says": "from scratch: values of a state; 0 keeps that of the start"})
+    heads: int = field(default=0, metadata={"says": "from scratch: of attention; 0 keeps those of the start"})
     pooling: PoolingName = field(default="", metadata={"says": "mean, cls or lasttoken; '' keeps that of the start"})
     query_prompt: str = field(default="", metadata={"says": "put before queries; '' keeps that of the start"})
     document_prompt: str = field(default="", metadata={"says": "put before all other texts; '' as above"})

@@ -1,9 +1,9 @@
 """A teacher's embeddings: each text is encoded once and kept on disk, for this run and for all later ones.
 
 The cache of a teacher is a folder named by its fingerprint, with shards: safetensors files of ``keys`` (a hash of
-prompt and text) and ``rows`` (float16, unit length), each with a CRC32C. Rows are mapped, and checked before
-the first of them is used. A shard is written aside and renamed, and no other is touched, so that runs may share a cache; one that is
-damaged is passed over, and its texts are encoded again.
+prompt and text) and ``rows`` (float16, unit length), each with a CRC32C. Rows are mapped, and checked before the first
+of them is used. A shard is written aside and renamed, and no other is touched, so that runs may share a cache; one that
+is damaged is passed over, and its texts are encoded again.
 """
 
 from __future__ import annotations
