@@ -144,15 +144,13 @@ def test_bfloat16_is_near_transformers(tmp_path: Path, name: str) -> None:
     assert_equal_to_transformers(folder, [1, 2, 90, 7, 31, 32, 33, 64, 512, 3], "bfloat16")
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "xlm-roberta", "eurobert", "qwen3"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "xlm-roberta", "eurobert", "qwen3", "qwen3, heads of 128"])
 def test_what_the_configuration_leaves_out_is_as_in_transformers(tmp_path: Path, name: str) -> None:
     """A `config.json` may have sizes alone."""
-    sizes = (
-        "hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size vocab_size"
-    )
-    kept = {"model_type", "max_position_embeddings", *sizes.split()} | (
-        {"pad_token_id"} if name == "eurobert" else set()
-    )
+    sizes = "hidden_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size vocab_size"
+    kept = {"model_type", "max_position_embeddings", *sizes.split()}
+    # Where they are not those that are left out.
+    kept |= {"eurobert": {"pad_token_id"}, "qwen3": {"head_dim"}}.get(name, set())
     folder = make(tmp_path, name, type_vocab_size=2)
     config = json.loads((folder / "config.json").read_text())
     models.write_json(folder / "config.json", {key: config[key] for key in kept & set(config)})
