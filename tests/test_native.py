@@ -18,6 +18,8 @@ from jv5kit.backends import BackendName, DType, load_backend
 from jv5kit.errors import ModelNotFoundError
 from jv5kit.pretrained import Pooling, load_checkpoint
 
+README = Path(__file__).parents[1] / "README.md"
+
 
 @pytest.fixture(scope="module", params=list(FOLDERS))
 def layout(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
@@ -58,6 +60,19 @@ def test_every_layout_in_bfloat16_is_near(layout: tuple[Path, Any], backend: Bac
     assert not np.array_equal(
         embeddings, Encoder.from_pretrained(folder, backend=backend, dtype="float32").encode(TEXTS)
     )
+
+
+def test_the_default_model_in_bfloat16_keeps_each_embedding() -> None:
+    """What README says of the dtype that is taken where none is named."""
+    ours = Encoder.from_pretrained(backend="native", device="cpu")
+    if ours.backend.dtype == "float32":
+        pytest.skip("the default dtype on this processor is float32")
+    lines = [line for line in README.read_text(encoding="utf-8").splitlines() if len(line) > 30][:100]
+    assert len(lines) == 100
+    theirs = Encoder.from_pretrained(backend="native", device="cpu", dtype="float32")
+    found = cosines(ours.encode(lines), theirs.encode(lines))
+    assert found.min() >= 0.9999, found
+    assert found.max() < 1
 
 
 # Architectures and shapes
