@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pytest
@@ -194,7 +194,7 @@ def test_what_needs_scikit_learn_says_so(monkeypatch: pytest.MonkeyPatch, score:
     for name in ("sklearn", "sklearn.cluster", "sklearn.exceptions", "sklearn.linear_model"):
         monkeypatch.setitem(sys.modules, name, None)
     sides = {"train": rows(4), "test": rows(4), "sentences": rows(4)}
-    sets = {
+    sets: dict[object, Any] = {
         classification.score: Classification(["t"] * 2, [("a",), ("b",)], [[0, 1]], ["t"], [("a",)]),
         clustering.score: Clustering(["t"] * 4, list("abab")),
     }

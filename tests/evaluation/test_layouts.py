@@ -83,7 +83,11 @@ def test_labels_with_a_train_file_are_predicted(tmp_path: Path) -> None:
 
 
 def test_lists_of_labels_are_multilabel(tmp_path: Path) -> None:
-    rows = [{"text": "t", "labels": ["a", 2]}, {"text": "u", "labels": []}, {"text": "v", "labels": ["b"]}]
+    rows: list[dict[str, object]] = [
+        {"text": "t", "labels": ["a", 2]},
+        {"text": "u", "labels": []},
+        {"text": "v", "labels": ["b"]},
+    ]
     write_jsonl(tmp_path / "train.jsonl", rows)
     write_jsonl(tmp_path / "test.jsonl", rows)
     found: Classification = only(tmp_path)
