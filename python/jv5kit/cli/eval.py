@@ -130,6 +130,8 @@ def evaluate(
         sets = usable(report, encoder, sets, wanted)
         if _MADE in wanted:
             sets += _made(report, encoder, tokens)
+        if not sets:
+            raise InputError(f"nothing is left to evaluate on: {'; '.join(report.skipped)}")
         run(report, texts, sets, talk.begin, talk.result)
     talk.end()
     if plot is not None:
@@ -175,6 +177,7 @@ def _read(data: Path | None, split: str, wanted: Sequence[str]) -> list[tuple[st
     """The sets of ``--data`` that are asked for."""
     from jv5kit.errors import InputError
     from jv5kit.evaluation.folders import choose, find_sets
+    from jv5kit.evaluation.runner import check_extras
     from jv5kit.logs import logger
 
     if not split.replace("-", "").replace("_", "").isalnum():
@@ -182,7 +185,9 @@ def _read(data: Path | None, split: str, wanted: Sequence[str]) -> list[tuple[st
     found, strange = find_sets(data, split) if data is not None else ([], [])
     if strange:
         logger.warning("%s: no evaluation set of the split %s is in %s", data, split, ", ".join(strange))
-    return [(one.name, one.read()) for one in (choose(found, wanted) if wanted else found)]
+    sets = [(one.name, one.read()) for one in (choose(found, wanted) if wanted else found)]
+    check_extras(sets)
+    return sets
 
 
 def _mteb_tasks(names: str) -> list[Any]:
