@@ -74,40 +74,30 @@ def _tokenizer(file: Path | None) -> Tokenizer:
 
 def eurobert() -> Any:
     """EuroBERT-210m but for its vocabulary."""
-    from transformers import EuroBertConfig, EuroBertModel
-
-    config = EuroBertConfig(
-        vocab_size=VOCABULARY,
-        pad_token_id=0,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        num_key_value_heads=12,
-        head_dim=64,
-        intermediate_size=3072,
-        max_position_embeddings=8192,
-        rms_norm_eps=1e-5,
-    )
-    return EuroBertModel(config)
+    return _untrained("eurobert", hidden=768, layers=12, heads=12, kv_heads=12, width=64)
 
 
 def qwen3() -> Any:
     """Qwen3-0.6B but for its vocabulary."""
-    from transformers import Qwen3Config, Qwen3Model
+    return _untrained("qwen3", hidden=1024, layers=28, heads=16, kv_heads=8, width=128)
 
-    config = Qwen3Config(
+
+def _untrained(kind: str, *, hidden: int, layers: int, heads: int, kv_heads: int, width: int) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(
+        kind,
         vocab_size=VOCABULARY,
         pad_token_id=0,
-        hidden_size=1024,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=width,
         intermediate_size=3072,
-        max_position_embeddings=32_768,
-        rms_norm_eps=1e-6,
     )
-    return Qwen3Model(config)
+    from_config: Any = AutoModel.from_config
+    return from_config(config)
 
 
 def random_model(make: Callable[[], Any], folder: Path) -> Path:

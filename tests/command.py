@@ -22,6 +22,12 @@ class Inside(Protocol):
     def __call__(self, *arguments: str | os.PathLike[str], code: int = 0) -> Outcome: ...
 
 
+class RowsFile(Protocol):
+    """Write training rows as JSON Lines: objects as they are, strings as whole lines."""
+
+    def __call__(self, rows: Iterable[Mapping[str, object] | str], name: str = "rows.jsonl") -> Path: ...
+
+
 def environment(**variables: str) -> dict[str, str]:
     """The environment of a run: no setting of ours but those given, and no network."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JV5KIT_", "HF_"))}

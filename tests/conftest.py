@@ -1,10 +1,11 @@
 """Models that the tests share: made once in a run."""
 
+import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import models
 import numpy as np
-from command import Inside, Outcome, random_rows, run, write_jsonl
+from command import Inside, Outcome, RowsFile, random_rows, run, write_jsonl
 
 if TYPE_CHECKING:
     from jv5kit import Encoder
@@ -110,3 +111,25 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
         '{"index": "docs.jv5", "documents": 13, "skipped": 0}',
     ]
     return folder
+
+
+@pytest.fixture
+def rows_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where training rows are kept that a test opens."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("JV5KIT_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path, rows_cache: Path) -> RowsFile:
+    """Write training rows, to be kept in a cache of their own."""
+
+    def make(rows: Iterable[Mapping[str, object] | str], name: str = "rows.jsonl") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return path
+
+    return make

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
+from changes import sequences, take
 from hypothesis import given, settings
 
 from jv5kit import Document, Index, building, quantize_embeddings, quantize_rows, truncate_embeddings
@@ -21,6 +21,7 @@ from jv5kit.storage.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from changes import Step
     from numpy.typing import NDArray
 
     from jv5kit.sources import Source
@@ -60,11 +61,13 @@ class Truth:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.documents: dict[str, tuple[Document, NDArray[np.float32]]] = {}
+        self.documents: dict[str, Document] = {}
+        self.rows: dict[str, NDArray[np.float32]] = {}
 
     def put(self, document: Document, row: NDArray[np.float32]) -> None:
         self.documents.pop(document.id, None)
-        self.documents[document.id] = document, row
+        self.documents[document.id] = document
+        self.rows[document.id] = row
 
     def check(self, index: Index, query: NDArray[np.float32], among: set[str] | None = None, **options: Any) -> None:
         """Every document that should be found is, with its content, its score and in its place."""
@@ -72,35 +75,19 @@ class Truth:
         hits = index.search(query, max(1, len(self.documents)), oversample=1000, **options)
         assert sorted(hit.id for hit in hits) == sorted(kept)
         for hit in hits:
-            document = self.documents[hit.id][0]
+            document = self.documents[hit.id]
             assert (hit.title, hit.text, hit.metadata) == (document.title, document.text, document.metadata)
         if kept:
-            scores = naive_scores(self.kind, np.stack([self.documents[one][1] for one in kept]), query)
+            scores = naive_scores(self.kind, np.stack([self.rows[one] for one in kept]), query)
             expected = dict(zip(kept, scores.tolist(), strict=True))
             assert np.allclose([hit.score for hit in hits], [expected[hit.id] for hit in hits], atol=2e-3)
             assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
-IDS = st.integers(0, 12).map(str)
-BATCH = st.lists(st.tuples(IDS, st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=6)
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("add"), BATCH),
-        st.tuples(st.just("upsert"), BATCH),
-        st.tuples(st.just("delete"), st.lists(IDS, max_size=5)),
-        st.tuples(st.just("where"), st.integers(0, 3)),
-        st.tuples(st.just("compact"), st.none()),
-        st.tuples(st.just("reopen"), st.none()),
-    ),
-    min_size=1,
-    max_size=12,
-)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, deadline=None)
-@given(steps=STEPS)
-def test_any_sequence_of_changes(kind: str, steps: Sequence[tuple[str, Any]]) -> None:
+@given(steps=sequences(ids=12, numbers=4, batch=6, most=12))
+def test_any_sequence_of_changes(kind: str, steps: Sequence[Step]) -> None:
     """Where ids repeat and contents differ: an index is what a dict is, after every step, and sound on disk."""
     table = rows(5, seed=7)
     with tempfile.TemporaryDirectory() as folder:
@@ -115,8 +102,8 @@ def test_any_sequence_of_changes(kind: str, steps: Sequence[tuple[str, Any]]) ->
                 if action == "upsert":
                     index.upsert(documents, embeddings=embeddings)
                     for document, row in _last(documents, embeddings):
-                        old = truth.documents.get(document.id)
-                        if old is None or old[0] != document or not np.array_equal(old[1], row):
+                        same = truth.documents.get(document.id) == document
+                        if not same or not np.array_equal(truth.rows[document.id], row):
                             truth.put(document, row)
                 else:
                     skipped: list[InputError] = []
@@ -124,29 +111,14 @@ def test_any_sequence_of_changes(kind: str, steps: Sequence[tuple[str, Any]]) ->
                     for document, row in zip(documents, embeddings, strict=True):
                         if document.id not in truth.documents:
                             truth.put(document, row)
-            elif action == "delete":
-                assert index.delete(argument) == len(set(argument) & truth.documents.keys())
-                for identifier in argument:
-                    truth.documents.pop(identifier, None)
-            elif action == "where":
-                gone = [i for i, (document, _) in truth.documents.items() if document.metadata == {"n": argument}]
-                assert index.delete(filter=f"n = {argument}") == len(gone)
-                for identifier in gone:
-                    del truth.documents[identifier]
-            elif action == "compact":
-                index.compact()
-                assert index.deleted_count == 0
-                assert index.segment_count == (1 if truth.documents else 0)
             else:
-                index.close()
-                index = Index.open(path)
+                index = take(index, (action, argument), truth.documents)
             assert len(index) == len(truth.documents)
             truth.check(index, table[3])
-            among = {i for i, (document, _) in truth.documents.items() if document.metadata["n"] >= 2}
+            among = {i for i, document in truth.documents.items() if document.metadata["n"] >= 2}
             truth.check(index, table[4], among, filter="n >= 2")
             asked = ["first", *map(str, range(13))]
-            there = [truth.documents[i][0] if i in truth.documents else None for i in asked]
-            assert index.get(asked) == there
+            assert index.get(asked) == [truth.documents.get(i) for i in asked]
         index.close()
         assert verify(path) == []
 

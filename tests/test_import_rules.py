@@ -28,7 +28,9 @@ LAYERS = [
     {"building"},
     {"index"},
     {"retrieval"},
-    {"evaluation", "training"},
+    {"evaluation"},
+    {"training"},
+    {"mining"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -18,6 +18,8 @@ from jv5kit.backends import BackendName, DType, load_backend
 from jv5kit.errors import ModelNotFoundError
 from jv5kit.pretrained import Pooling, load_checkpoint
 
+README = Path(__file__).parents[1] / "README.md"
+
 
 @pytest.fixture(scope="module", params=list(FOLDERS))
 def layout(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
@@ -58,6 +60,19 @@ def test_every_layout_in_bfloat16_is_near(layout: tuple[Path, Any], backend: Bac
     assert not np.array_equal(
         embeddings, Encoder.from_pretrained(folder, backend=backend, dtype="float32").encode(TEXTS)
     )
+
+
+def test_the_default_model_in_bfloat16_keeps_each_embedding() -> None:
+    """What README says of the dtype that is taken where none is named."""
+    ours = Encoder.from_pretrained(backend="native", device="cpu")
+    if ours.backend.dtype == "float32":
+        pytest.skip("the default dtype on this processor is float32")
+    lines = [line for line in README.read_text(encoding="utf-8").splitlines() if len(line) > 30][:100]
+    assert len(lines) == 100
+    theirs = Encoder.from_pretrained(backend="native", device="cpu", dtype="float32")
+    found = cosines(ours.encode(lines), theirs.encode(lines))
+    assert found.min() >= 0.9999, found
+    assert found.max() < 1
 
 
 # Architectures and shapes
@@ -144,15 +159,13 @@ def test_bfloat16_is_near_transformers(tmp_path: Path, name: str) -> None:
     assert_equal_to_transformers(folder, [1, 2, 90, 7, 31, 32, 33, 64, 512, 3], "bfloat16")
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "xlm-roberta", "eurobert", "qwen3"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "xlm-roberta", "eurobert", "qwen3", "qwen3, heads of 128"])
 def test_what_the_configuration_leaves_out_is_as_in_transformers(tmp_path: Path, name: str) -> None:
     """A `config.json` may have sizes alone."""
-    sizes = (
-        "hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size vocab_size"
-    )
-    kept = {"model_type", "max_position_embeddings", *sizes.split()} | (
-        {"pad_token_id"} if name == "eurobert" else set()
-    )
+    sizes = "hidden_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size vocab_size"
+    kept = {"model_type", "max_position_embeddings", *sizes.split()}
+    # Where they are not those that are left out.
+    kept |= {"eurobert": {"pad_token_id"}, "qwen3": {"head_dim"}}.get(name, set())
     folder = make(tmp_path, name, type_vocab_size=2)
     config = json.loads((folder / "config.json").read_text())
     models.write_json(folder / "config.json", {key: config[key] for key in kept & set(config)})

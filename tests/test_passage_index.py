@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
+from changes import sequences, take
 from hypothesis import given, settings
 
 from jv5kit import Document, Index, Passage, sources
@@ -21,6 +21,8 @@ from jv5kit.storage.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from changes import Step
 
     from jv5kit import Encoder
 
@@ -61,21 +63,6 @@ class Truth:
             assert np.allclose([hit.score for hit in hits], scores, atol=0.02)
 
 
-IDS = st.integers(0, 8).map(str)
-BATCH = st.lists(st.tuples(IDS, st.integers(0, 3), st.integers(0, 6)), min_size=1, max_size=5)
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("add"), BATCH),
-        st.tuples(st.just("upsert"), BATCH),
-        st.tuples(st.just("upsert"), BATCH),
-        st.tuples(st.just("delete"), st.lists(IDS, max_size=4)),
-        st.tuples(st.just("where"), st.integers(0, 3)),
-        st.tuples(st.just("compact"), st.none()),
-        st.tuples(st.just("reopen"), st.none()),
-    ),
-    min_size=1,
-    max_size=10,
-)
 KINDS: dict[str, dict[str, Any]] = {
     "float32": {"precision": "float32"},
     "ubinary": {"lexical": True, "rotate": True},
@@ -85,8 +72,8 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=10, deadline=None)
-@given(steps=STEPS)
-def test_any_sequence_of_changes(kind: str, encoder: Encoder, steps: Sequence[tuple[str, Any]]) -> None:
+@given(steps=sequences(ids=8, numbers=6, batch=5, most=10))
+def test_any_sequence_of_changes(kind: str, encoder: Encoder, steps: Sequence[Step]) -> None:
     """An index of passages is what a dict of documents is, after every step, and sound on disk."""
     truth = Truth(encoder)
     with tempfile.TemporaryDirectory() as folder:
@@ -103,21 +90,8 @@ def test_any_sequence_of_changes(kind: str, encoder: Encoder, steps: Sequence[tu
                 changed = {i for i, document in truth.documents.items() if before.get(i) != document}
                 added = index.upsert(documents) if action == "upsert" else index.add(documents, skip=lambda _: None)
                 assert (added.documents, added.replaced) == (len(changed), len(changed & before.keys()))
-            elif action == "delete":
-                assert index.delete(argument) == len(set(argument) & truth.documents.keys())
-                for identifier in argument:
-                    truth.documents.pop(identifier, None)
-            elif action == "where":
-                gone = [i for i, document in truth.documents.items() if document.metadata == {"n": argument}]
-                assert index.delete(filter=f"n = {argument}") == len(gone)
-                for identifier in gone:
-                    del truth.documents[identifier]
-            elif action == "compact":
-                index.compact()
-                assert index.deleted_count == 0
             else:
-                index.close()
-                index = Index.open(path)
+                index = take(index, (action, argument), truth.documents)
             assert len(index) == len(truth.documents)
             truth.check(index)
             truth.check(index, {i for i, one in truth.documents.items() if one.metadata["n"] >= 2}, filter="n >= 2")

@@ -30,6 +30,12 @@ STDIN = Path("-")
 
 T = TypeVar("T")
 
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
 _encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -68,11 +74,11 @@ def read_records(
             number += 1
             origin = f"{name}:{number}"
             try:
-                line = _read_line(file)
+                line = read_line(file)
                 if line is None:
                     return
-                parsed = parse(_record(line, number), number, origin)
-            except _CutShortError as error:
+                parsed = parse(json_object(line, number), number, origin)
+            except CutShortError as error:
                 _refuse(skip, f"{origin}: {error}")
                 return
             except ValueError as error:
@@ -110,11 +116,17 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-class _CutShortError(Exception):
+class CutShortError(Exception):
     """A compressed file that ends, or is damaged, in the middle: nothing after this line can be read."""
 
 
-def _read_line(file: IO[bytes]) -> bytes | None:
+def read_line(file: IO[bytes]) -> bytes | None:
+    """The next line of a file, None at its end.
+
+    Raises:
+        ValueError: the line is too long; it is passed over.
+        CutShortError: the file ends in the middle, or is damaged.
+    """
     try:
         line = file.readline(MAX_LINE_BYTES + 1)
         if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
@@ -122,15 +134,15 @@ def _read_line(file: IO[bytes]) -> bytes | None:
                 line = file.readline(MAX_LINE_BYTES)
             raise ValueError(f"the line is longer than {MAX_LINE_BYTES >> 20} MiB")
     except EOFError:
-        raise _CutShortError("the gzip file is cut short") from None
+        raise CutShortError("the gzip file is cut short") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise _CutShortError(f"not a sound gzip file: {error}") from None
+        raise CutShortError(f"not a sound gzip file: {error}") from None
     except OSError as error:
-        raise _CutShortError(f"cannot be read: {error.strerror or error}") from None
+        raise CutShortError(f"cannot be read: {error.strerror or error}") from None
     return line or None
 
 
-def _record(line: bytes, number: int) -> dict[str, Any]:
+def json_object(line: bytes, number: int) -> dict[str, Any]:
     """The JSON object of a line, or a ValueError that says what is wrong with it."""
     try:
         text_line = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -139,7 +151,7 @@ def _record(line: bytes, number: int) -> dict[str, Any]:
     if not text_line.strip():
         raise ValueError("the line is blank; each line must be a JSON object")
     try:
-        record = json.loads(text_line, parse_constant=_refuse_constant)
+        record = _decode_json(text_line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
@@ -150,7 +162,7 @@ def _record(line: bytes, number: int) -> dict[str, Any]:
             raise ValueError(f"a number has more than {sys.get_int_max_str_digits()} digits") from None
         raise
     if not isinstance(record, dict):
-        raise ValueError(f"not a JSON object, but {_kind(record)}")
+        raise ValueError(f"not a JSON object, but {kind_of(record)}")
     if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(record) > MAX_DEPTH:
         raise ValueError(f"the JSON is nested deeper than {MAX_DEPTH}")
     return record
@@ -170,7 +182,7 @@ def document_from_record(record: Mapping[str, Any], default_id: str, origin: str
     key = "id" if "id" in rest else "_id"
     identifier = rest.pop(key, default_id)
     if isinstance(identifier, bool) or not isinstance(identifier, str | int):
-        raise ValueError(f"'{key}' must be a string or a whole number, but is {_kind(identifier)}")
+        raise ValueError(f"'{key}' must be a string or a whole number, but is {kind_of(identifier)}")
     document = Document(str(identifier), text, None if title == "" else title, rest, origin)
     check_document(document)
     return document
@@ -184,11 +196,11 @@ def check_document(document: Document) -> None:
             a string has a NUL character or half of a surrogate pair.
     """
     if not isinstance(document.text, str):
-        raise ValueError(f"'text' must be a string, but is {_kind(document.text)}")
+        raise ValueError(f"'text' must be a string, but is {kind_of(document.text)}")
     if not document.text.strip():
         raise ValueError("'text' is empty")
     if document.title is not None and not isinstance(document.title, str):
-        raise ValueError(f"'title' must be a string, but is {_kind(document.title)}")
+        raise ValueError(f"'title' must be a string, but is {kind_of(document.title)}")
     if not isinstance(document.id, str) or not document.id:
         raise ValueError("'id' must be a string that is not empty" if document.id == "" else "'id' must be a string")
     check_string("id", document.id)
@@ -232,11 +244,8 @@ def metadata_json(metadata: dict[str, Any]) -> str:
     return text
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a value of JSON is, for messages."""
     if value is None:
         return "null"
     if isinstance(value, dict | list):

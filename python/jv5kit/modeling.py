@@ -115,7 +115,7 @@ class TorchBackend:
                 f"model {self._checkpoint.name!r}: the embedding of a text has values that are no numbers; "
                 "so have its weights"
             )
-        return _finish(embeddings, output)
+        return finish(embeddings, output)
 
     def _autocast(self) -> Any:
         torch = self._torch
@@ -151,7 +151,8 @@ class TorchBackend:
             raise ModelNotFoundError(f"adapter {name} has the tensor {min(tensors)}, which belongs to no layer")
 
 
-def _finish(embeddings: NDArray[np.float32], output: Output) -> NDArray[Any]:
+def finish(embeddings: NDArray[np.float32], output: Output) -> NDArray[Any]:
+    """What becomes of pooled embeddings ``(n, dim)``: the array that a backend returns."""
     if output.unit and not output.normalize:
         embeddings = truncate_embeddings(embeddings, embeddings.shape[1])
     if output.binary:

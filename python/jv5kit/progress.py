@@ -36,6 +36,11 @@ class ProgressBar:
         if self._progress is not None:
             self._progress.advance(self._task, steps)
 
+    def describe(self, description: str) -> None:
+        """Say something else of what is being done."""
+        if self._progress is not None:
+            self._progress.update(self._task, description=description)
+
     def __enter__(self) -> Self:
         """Show the bar."""
         if self._progress is not None:

@@ -18,6 +18,7 @@ static BERT: Architecture = Architecture {
     post_norm: true,
     causal: false,
     theta: None,
+    head_width: None,
     positions_after_padding: false,
     bias: true,
     requires: &[
@@ -68,6 +69,7 @@ static EUROBERT: Architecture = Architecture {
     post_norm: false,
     causal: false,
     theta: Some(10_000.0),
+    head_width: None,
     positions_after_padding: false,
     bias: false,
     requires: &[
@@ -101,6 +103,7 @@ static QWEN3: Architecture = Architecture {
     name: "qwen3",
     epsilon: ("rms_norm_eps", 1e-6),
     causal: true,
+    head_width: Some(128),
     requires: &[
         ("rope_scaling", "none"),
         ("rope_scaling.rope_type", "default"),
@@ -130,6 +133,8 @@ pub struct Architecture {
     pub(crate) causal: bool,
     /// Rotary positions, and their base where `config.json` names none; else a table.
     theta: Option<f64>,
+    /// Dimensions of a head where `config.json` names none; else the heads share the hidden ones.
+    head_width: Option<usize>,
     /// The first position is the padding token's id + 1.
     positions_after_padding: bool,
     /// Every linear layer has a bias; else `attention_bias` and `mlp_bias` say so.
@@ -236,7 +241,8 @@ impl Architecture {
         let flag = |name: &str| set(name) == Some("true");
         let (hidden, heads) = (whole("hidden_size")?, whole("num_attention_heads")?);
         let kv_heads = optional("num_key_value_heads")?.filter(|_| self.theta.is_some()).unwrap_or(heads);
-        let head_width = optional("head_dim")?.filter(|_| self.theta.is_some()).unwrap_or(hidden / heads);
+        let head_width =
+            optional("head_dim")?.filter(|_| self.theta.is_some()).or(self.head_width).unwrap_or(hidden / heads);
         if head_width == 0 || kv_heads == 0 || heads % kv_heads != 0 {
             return Err(format!(
                 "has {heads} attention heads, {kv_heads} for keys and values, in {hidden} dimensions; these do not divide"

@@ -25,8 +25,6 @@ pub(crate) unsafe trait Floats: Copy {
     unsafe fn round(self) -> Self;
     /// 2 to the power of whole numbers from -127 (which gives 0) to 127.
     unsafe fn exp2_whole(self) -> Self;
-    /// The sign bit of `self`, all else of `magnitude`.
-    unsafe fn sign_to(self, magnitude: Self) -> Self;
 
     /// The first `count` values, then zeros.
     #[inline(always)]
@@ -70,14 +68,15 @@ pub(crate) unsafe trait Floats: Copy {
     }
 }
 
-/// e to the power of `x`: relative error below 2e-7 from -87 to 88; 0 below -87.7, also of -infinity.
+/// e to the power of `x`: relative error below 2e-7 from -87 to 87, and no more above, so that what is divided by it is
+/// not denormal; 0 below -87.7, also of -infinity.
 ///
 /// `x = n ln 2 + r` with |r| ≤ ln 2 / 2, and the Taylor series of e^r to the seventh power.
 #[inline(always)]
 pub(crate) unsafe fn exp<V: Floats>(x: V) -> V {
     // SAFETY: see the trait; here and below.
     unsafe {
-        let x = x.max(V::splat(-88.0)).min(V::splat(88.0));
+        let x = x.max(V::splat(-88.0)).min(V::splat(87.0));
         let n = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
         // ln 2 in two parts, the first with zeros at its end, so that n × the first is exact.
         let r = n.mul_add(V::splat(-0.693_359_4), x);
@@ -100,20 +99,22 @@ pub(crate) unsafe fn sigmoid<V: Floats>(x: V) -> V {
     }
 }
 
-/// The error function, to 5e-7 in float32: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
+/// The normal distribution function, `Φ(x) = (1 + erf(x / √2)) / 2`: absolute error below 2e-7, smaller where Φ is.
+///
+/// `1 / (1 + e^(x p(x²)))`, the polynomial fitted so that the largest error of `x Φ(x)` is as small as can be: 2.5e-8
+/// before rounding.
 #[inline(always)]
-pub(crate) unsafe fn erf<V: Floats>(x: V) -> V {
+pub(crate) unsafe fn normal<V: Floats>(x: V) -> V {
     // SAFETY: see the trait.
     unsafe {
-        let one = V::splat(1.0);
-        let magnitude = x.max(V::splat(0.0).sub(x));
-        let t = one.div(magnitude.mul_add(V::splat(0.327_591_1), one));
-        let mut series = V::splat(1.061_405_4);
-        for coefficient in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
-            series = series.mul_add(t, V::splat(coefficient));
-        }
-        let gauss = exp(V::splat(0.0).sub(magnitude.mul(magnitude)));
-        x.sign_to(one.sub(series.mul(t).mul(gauss)))
+        let (one, square) = (V::splat(1.0), x.mul(x));
+        let pair = |high: f32, low: f32| square.mul_add(V::splat(high), V::splat(low));
+        // Pairs do not wait for each other, as each step of Horner's scheme does for the one before.
+        let fourth = square.mul(square);
+        let series = fourth.mul_add(V::splat(-3.624_473_4e-9), pair(2.688_64e-7, -7.989_95e-6));
+        let series = series.mul_add(fourth, pair(1.109_92e-4, 6.409_724e-5));
+        let series = series.mul_add(fourth, pair(-0.072_664_89, -1.595_770_4));
+        one.div(one.add(exp(x.mul(series))))
     }
 }
 
@@ -147,10 +148,7 @@ impl Activation {
         // SAFETY: see the trait.
         unsafe {
             match self {
-                Self::Gelu => {
-                    let erf = erf(x.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2)));
-                    x.mul(V::splat(0.5)).mul(erf.add(V::splat(1.0)))
-                }
+                Self::Gelu => x.mul(normal(x)),
                 // 0.5 (1 + tanh u) = sigmoid(2 u)
                 Self::GeluTanh => {
                     let cube = x.mul(x).mul(x);
@@ -166,7 +164,7 @@ impl Activation {
 
 #[cfg(test)]
 mod tests {
-    use super::{Activation, erf, exp, sigmoid};
+    use super::{Activation, exp, normal, sigmoid};
     use crate::model::floats::Floats;
     use crate::model::naive;
     use crate::model::simd::portable::Lanes;
@@ -188,15 +186,17 @@ mod tests {
     fn functions_are_within_their_bounds() {
         // SAFETY: plain operations; here and below.
         unsafe {
-            each(first(|x| exp(x)), f64::exp, -87.0, 88.0, |y| y * 2e-7);
+            each(first(|x| exp(x)), f64::exp, -87.0, 87.0, |y| y * 2e-7);
             assert_eq!(exp(Lanes::<4>::splat(f32::NEG_INFINITY)).lanes()[0], 0.0);
             assert_eq!(exp(Lanes::<4>::splat(-90.0)).lanes()[0], 0.0);
             assert_eq!(exp(Lanes::<4>::splat(0.0)).lanes()[0], 1.0);
             each(first(|x| sigmoid(x)), |x| 1.0 / (1.0 + (-x).exp()), -80.0, 80.0, |_| 2e-7);
-            each(first(|x| erf(x)), naive::erf, -5.0, 5.0, |_| 5e-7);
+            let phi = |x: f64| 0.5 * (1.0 + naive::erf(x / 2f64.sqrt()));
+            each(first(|x| normal(x)), phi, -10.0, 10.0, |_| 2e-7);
             let of = |activation: Activation| first(move |x| activation.of(x));
             let bound = |y: f64| 5e-7 * y.abs().max(1.0);
-            each(of(Activation::Gelu), |x| x * 0.5 * (1.0 + naive::erf(x / 2f64.sqrt())), -10.0, 10.0, bound);
+            each(of(Activation::Gelu), |x| x * phi(x), -10.0, 10.0, |y| 2e-7 * y.abs().max(1.0));
+            assert!((-1e-30..=0.0).contains(&of(Activation::Gelu)(-1e4)));
             let tanh =
                 |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh());
             each(of(Activation::GeluTanh), tanh, -10.0, 10.0, bound);

@@ -29,6 +29,8 @@ mod layers;
 mod naive;
 mod packed;
 mod product;
+#[cfg(test)]
+mod random;
 mod rows;
 pub(crate) mod simd;
 pub mod tensor;

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import pytrec_eval
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from sklearn.metrics import average_precision_score
 
 from jv5kit.errors import InputError
-from jv5kit.evaluation.metrics import mean, ndcg, recall
+from jv5kit.evaluation.metrics import average_precision, mean, ndcg, recall
 
 DOCUMENTS = st.sampled_from(["a", "b", "c", "d10", "d9", "é", "漢", "🐧", "\uffff", "A"]) | st.text(
     # What is passed to trec_eval ends at a NUL.
@@ -68,3 +70,32 @@ def test_bad_input(measure: object) -> None:
         measure({"q": {"a": 1}}, {"q": {"a": 1.0, "b": float("nan")}})
     with pytest.raises(InputError, match="there is no query"):
         mean({})
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=1, max_size=40))
+def test_average_precision_is_scikit_learns_with_ties(items: list[tuple[bool, int]]) -> None:
+    relevant, scores = np.array(items).T
+    assume(relevant.any())
+    assert average_precision(relevant, scores) == pytest.approx(average_precision_score(relevant, scores), abs=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.randoms(use_true_random=False))
+def test_average_precision_without_ties_is_trec_evals(relevant: list[bool], random: object) -> None:
+    assume(any(relevant))
+    scores = np.arange(len(relevant), dtype=np.float64)
+    random.shuffle(scores)  # type: ignore[attr-defined]
+    qrels = {"q": {f"d{i}": int(flag) for i, flag in enumerate(relevant)}}
+    run = {"q": {f"d{i}": float(score) for i, score in enumerate(scores)}}
+    expected = pytrec_eval.RelevanceEvaluator(qrels, {"map"}).evaluate(run)["q"]["map"]
+    assert average_precision(relevant, scores) == pytest.approx(expected, abs=1e-6)
+
+
+def test_average_precision_refuses_what_has_none() -> None:
+    with pytest.raises(InputError, match="nothing is relevant"):
+        average_precision([0, 0], [1, 2])
+    with pytest.raises(InputError, match="score 1 is NaN"):
+        average_precision([0, 1], [1, float("nan")])
+    with pytest.raises(InputError, match=r"relevant has shape \(2,\) and scores \(1,\)"):
+        average_precision([0, 1], [1])

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from jv5kit.cli import compact, delete, encode, export, get, index, info, search
+from jv5kit.cli import compact, delete, encode, eval, export, get, index, info, search, train
 from jv5kit.errors import InputError, Jv5kitError
 
 app = typer.Typer(
@@ -33,6 +33,8 @@ app.command()(delete.delete)
 app.command()(compact.compact)
 app.command()(export.export)
 app.command()(encode.encode)
+app.command("eval")(eval.evaluate)
+app.command()(train.train)
 app.command()(info.info)
 
 

@@ -1,4 +1,4 @@
-"""Measures of a ranking against relevance judgements, as trec_eval defines them.
+"""Measures of a ranking against relevance judgements, as trec_eval and, where scores tie, scikit-learn define them.
 
 Judgements (``qrels``) map a query's id to the documents judged for it and their relevance: 0 or below is not relevant,
 a higher one is a larger gain. A ``run`` maps a query's id to what was found: documents with scores, or a sequence of
@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jv5kit.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Relevance of documents to queries: query id → document id → relevance."""
@@ -57,6 +61,36 @@ def recall(qrels: Qrels, run: Run, k: int = 10) -> dict[str, float]:
         found = relevant.intersection(_first(run, query, k))
         scores[query] = len(found) / len(relevant) if relevant else 0.0
     return scores
+
+
+def average_precision(relevant: ArrayLike, scores: ArrayLike) -> float:
+    """The area below the steps of precision over recall: the sum of ``(R[i] - R[i - 1]) * P[i]`` over the thresholds.
+
+    Items with equal scores are found together, so that the order in which they are given does not count. Without equal
+    scores it is trec_eval's ``map`` of one query; with them it is scikit-learn's ``average_precision_score``.
+
+    Args:
+        relevant: bool ``(n,)``, or 0 and 1.
+        scores: ``(n,)``, higher is better.
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        InputError: the lengths differ, nothing is relevant, or a score is NaN.
+    """
+    flags, values = np.asarray(relevant).astype(bool), np.asarray(scores, np.float64)
+    if flags.ndim != 1 or flags.shape != values.shape:
+        raise InputError(f"relevant has shape {flags.shape} and scores {values.shape}; both must be (n,)")
+    if np.isnan(values).any():
+        raise InputError(f"score {int(np.isnan(values).argmax())} is NaN")
+    if not flags.any():
+        raise InputError("nothing is relevant: there is no average precision")
+    order = np.argsort(-values, kind="stable")
+    flags, values = flags[order], values[order]
+    last = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)
+    found = np.cumsum(flags)[last]
+    return float(np.sum(np.diff(found, prepend=0) / found[-1] * (found / (last + 1))))
 
 
 def mean(scores: Mapping[str, float]) -> float:

@@ -1,1 +1,1 @@
-"""Training: a student's forward pass with gradient, its adapters, and what a finished run becomes."""
+"""Training: settings, rows in, two stages, a student out. ``jv5kit train`` and ``jv5kit mine`` are made of it."""

@@ -114,6 +114,11 @@ class Student(nn.Module):
         """Base of the rotary positions in training; None for a model without any."""
         return self._thetas.get(True)
 
+    @property
+    def inference_theta(self) -> float | None:
+        """Base of the rotary positions at inference; None for a model without any."""
+        return self._thetas.get(False)
+
     def set_rope_theta(self, theta: float) -> None:
         """Set the base of the rotary positions in training; that of inference stays.
 

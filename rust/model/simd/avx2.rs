@@ -100,13 +100,4 @@ unsafe impl Floats for __m256 {
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
         }
     }
-
-    #[inline(always)]
-    unsafe fn sign_to(self, magnitude: Self) -> Self {
-        // SAFETY: see the impl.
-        unsafe {
-            let sign = _mm256_and_ps(self, _mm256_set1_ps(-0.0));
-            _mm256_or_ps(sign, _mm256_andnot_ps(_mm256_set1_ps(-0.0), magnitude))
-        }
-    }
 }

@@ -100,15 +100,4 @@ unsafe impl Floats for __m512 {
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
         }
     }
-
-    #[inline(always)]
-    unsafe fn sign_to(self, magnitude: Self) -> Self {
-        // SAFETY: see the impl.
-        unsafe {
-            let sign = _mm512_set1_epi32(i32::MIN);
-            let (own, other) = (_mm512_castps_si512(self), _mm512_castps_si512(magnitude));
-            // For each bit: where `sign` is set the first, else the second.
-            _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0b11100010>(own, sign, other))
-        }
-    }
 }

@@ -97,10 +97,4 @@ unsafe impl Floats for float32x4_t {
             vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent))
         }
     }
-
-    #[inline(always)]
-    unsafe fn sign_to(self, magnitude: Self) -> Self {
-        // SAFETY: see the impl.
-        unsafe { vbslq_f32(vdupq_n_u32(1 << 31), self, magnitude) }
-    }
 }

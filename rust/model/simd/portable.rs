@@ -96,9 +96,4 @@ unsafe impl<const N: usize> Floats for Lanes<N> {
     unsafe fn exp2_whole(self) -> Self {
         Self(self.0.map(|value| f32::from_bits(((value as i32 + 127) << 23) as u32)))
     }
-
-    #[inline(always)]
-    unsafe fn sign_to(self, magnitude: Self) -> Self {
-        self.zip(magnitude, |sign, magnitude| magnitude.copysign(sign))
-    }
 }

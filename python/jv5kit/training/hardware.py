@@ -1,0 +1,26 @@
+"""Where a run computes, and in what type."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+
+
+def accelerator_of(*, bfloat16: bool) -> Accelerator:
+    """Device, type and processes of a run: a GPU if there is one, and as many processes as torchrun started.
+
+    Args:
+        bfloat16: multiply in bfloat16 where that is faster than float32.
+    """
+    return Accelerator(
+        cpu=not torch.cuda.is_available(), mixed_precision="bf16" if bfloat16 and fast_bfloat16() else "no"
+    )
+
+
+def fast_bfloat16() -> bool:
+    """Whether bfloat16 has instructions of its own here; without them torch is slower in it than in float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Newer than the least torch that we take.
+    known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in known if hasattr(torch.cpu, name))

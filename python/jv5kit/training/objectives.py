@@ -1,0 +1,378 @@
+"""What each phase minimizes: which texts of a batch are encoded, and the terms of the loss over their embeddings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from jv5kit.training import losses
+from jv5kit.training.projection import Distillation, over_dims
+from jv5kit.training.rows import Labeled, Pair, Scored, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jv5kit.training.rows import Kind, Row
+    from jv5kit.training.sizes import (
+        ClassificationSettings,
+        ClusteringSettings,
+        DistillSettings,
+        RetrievalSettings,
+        TextMatchingSettings,
+    )
+
+Role = Literal["query", "document"]
+Nested = list[tuple[int, float]]
+"""Matryoshka dimensions, each with its weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Texts of a batch that get the same prompt.
+
+    Attributes:
+        role: whose prompt they get.
+        texts: in the order of the rows; a row may have none, or several.
+        counts: how many each row has.
+        taught: whether the teacher's embeddings of them are asked for, where an objective asks for any.
+    """
+
+    role: Role
+    texts: list[str]
+    counts: list[int]
+    taught: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A column of the whole batch.
+
+    Attributes:
+        column: its texts.
+        student: their embeddings, ``(n, dim)``, with gradient.
+        teacher: the teacher's, where the objective asks for them.
+        base: those of the student without its adapter, where it asks for them.
+    """
+
+    column: Column
+    student: Tensor
+    teacher: Tensor | None = None
+    base: Tensor | None = None
+
+
+Terms = dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """What a phase minimizes.
+
+    Attributes:
+        kinds: of the rows that it takes.
+        weights: of its terms; those of weight 0 are not computed.
+        asks_teacher: whether it compares with the teacher.
+        asks_base: whether it compares with the student without its adapter.
+        module: what is learned beside the student: a projection, a temperature.
+    """
+
+    kinds: tuple[Kind, ...]
+    weights: dict[str, float]
+    asks_teacher: bool
+    asks_base: bool
+    module: nn.Module
+
+    def columns(self, rows: Sequence[Row]) -> list[Column]:
+        """The texts of rows, all of one kind."""
+
+    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:
+        """The terms of the loss of a batch, not weighted yet."""
+
+
+class Temperature(nn.Module):
+    """What cosines are divided by, fixed or learned: its logarithm is, within [0.001, 1]."""
+
+    def __init__(self, value: float, *, learned: bool) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(math.log(value)), requires_grad=learned)
+
+    def forward(self) -> Tensor:
+        """The value."""
+        return self.log.exp().clamp(1e-3, 1.0)
+
+
+class DistillObjective:
+    """Stage 1 (section 2 of the paper; of the ablations, score-based distillation and InfoNCE too)."""
+
+    kinds: tuple[Kind, ...] = ("pairs", "texts", "scored")
+    asks_base = False
+
+    def __init__(self, settings: DistillSettings, projection: Distillation | None, nested: Nested) -> None:
+        self.weights = {settings.objective: 1.0} | ({"similarity": settings.similarity} if settings.similarity else {})
+        self.asks_teacher = self.weights.keys() != {"infonce"}
+        self.module: nn.Module = projection or nn.Module()
+        if settings.objective == "infonce":
+            self.kinds = ("pairs",)
+        self._projection = projection
+        self._settings = settings
+        self._nested = nested
+
+    def columns(self, rows: Sequence[Row]) -> list[Column]:
+        """See :class:`Objective`."""
+        return two_columns(rows, "query")
+
+    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002
+        """See :class:`Objective`."""
+        compute = {
+            "infonce": self._infonce,
+            "distill": self._distances,
+            # Queries beside queries, documents beside documents.
+            "score": lambda encoded: torch.stack([self._scores(one) for one in encoded]).sum(),
+            "similarity": self._similarities,
+        }
+        return {name: compute[name](encoded) for name in self.weights}
+
+    def _distances(self, encoded: Sequence[Encoded]) -> Tensor:
+        assert self._projection is not None
+        return self._projection.distances(*joined(encoded))
+
+    def _infonce(self, encoded: Sequence[Encoded]) -> Tensor:
+        first, second = encoded
+        never = never_negatives(first.column, second.column, None).to(first.student.device)
+        return over_dims(
+            lambda dim: losses.infonce(
+                first.student[:, :dim], second.student[:, :dim], self._settings.temperature, never
+            ),
+            self._nested,
+        )
+
+    def _similarities(self, encoded: Sequence[Encoded]) -> Tensor:
+        mine, theirs = joined(encoded)
+        return over_dims(lambda dim: losses.similarity_distillation(mine[:, :dim], theirs), self._nested)
+
+    def _scores(self, one: Encoded) -> Tensor:
+        return over_dims(
+            lambda dim: losses.score_distillation(one.student[:, :dim], of_teacher(one), self._settings.temperature),
+            self._nested,
+        )
+
+
+class RetrievalObjective:
+    """Stage 2, retrieval: InfoNCE, distillation and orthogonality (equation 4), and InfoNCE over bits."""
+
+    kinds: tuple[Kind, ...] = ("pairs",)
+    asks_base = False
+
+    def __init__(self, settings: RetrievalSettings, projection: Distillation | None, nested: Nested) -> None:
+        self._temperature = Temperature(settings.temperature, learned=settings.learn_temperature)
+        self.module: nn.Module = nn.ModuleList([self._temperature, *([projection] if projection else [])])
+        self.weights = _used(infonce=settings.infonce, distill=settings.distill, gor=settings.gor, sign=settings.sign)
+        self.asks_teacher = "distill" in self.weights
+        self._settings = settings
+        self._projection = projection
+        self._nested = nested
+
+    def columns(self, rows: Sequence[Row]) -> list[Column]:
+        """See :class:`Objective`."""
+        return [*two_columns(rows, "query"), negatives(rows, self._settings.negatives)]
+
+    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002
+        """See :class:`Objective`."""
+        queries, positives, mined = encoded
+        candidates = torch.cat([positives.student, mined.student])
+        never = never_negatives(queries.column, positives.column, mined.column, shared=self._settings.share_negatives)
+        never = never.to(candidates.device)
+        terms: Terms = {}
+        if "infonce" in self.weights:
+            terms["infonce"] = over_dims(
+                lambda dim: losses.infonce(queries.student[:, :dim], candidates[:, :dim], self._temperature(), never),
+                self._nested,
+            )
+        if "distill" in self.weights:
+            assert self._projection is not None
+            terms["distill"] = self._projection.distances(*joined([queries, positives]))
+        if "gor" in self.weights:
+            terms["gor"] = over_dims(
+                lambda dim: (
+                    losses.orthogonality(queries.student[:, :dim]) + losses.orthogonality(positives.student[:, :dim])
+                ),
+                self._nested,
+            )
+        if "sign" in self.weights:
+            bits = (losses.signs(side, self._settings.sign_dim) for side in (queries.student, candidates))
+            terms["sign"] = losses.infonce(*bits, self._temperature(), never)
+        return terms
+
+
+class TextMatchingObjective:
+    """Stage 2, text-matching: CoSENT of rows with a score (equation 5), InfoNCE and distillation of pairs (6)."""
+
+    kinds: tuple[Kind, ...] = ("scored", "pairs")
+    asks_base = False
+
+    def __init__(self, settings: TextMatchingSettings, projection: Distillation | None, nested: Nested) -> None:
+        self._temperature = Temperature(settings.temperature, learned=settings.learn_temperature)
+        self.module: nn.Module = nn.ModuleList([self._temperature, *([projection] if projection else [])])
+        self.weights = _used(cosent=settings.cosent, infonce=settings.infonce, distill=settings.distill)
+        self.asks_teacher = "distill" in self.weights
+        self._settings = settings
+        self._projection = projection
+        self._nested = nested
+
+    def columns(self, rows: Sequence[Row]) -> list[Column]:
+        """See :class:`Objective`."""
+        first, second = two_columns(rows, "document")
+        if isinstance(rows[0], Scored):
+            return [first, second]
+        return [first, second, negatives(rows, self._settings.negatives)]
+
+    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:
+        """See :class:`Objective`."""
+        terms: Terms = {}
+        first, second = encoded[0], encoded[1]
+        if isinstance(rows[0], Scored):
+            scores = torch.tensor([row.score for row in rows if isinstance(row, Scored)], device=first.student.device)
+            if "cosent" in self.weights:
+                terms["cosent"] = over_dims(
+                    lambda dim: losses.cosent(
+                        first.student[:, :dim], second.student[:, :dim], scores, self._settings.cosent_temperature
+                    ),
+                    self._nested,
+                )
+            return terms
+        candidates = torch.cat([second.student, encoded[2].student])
+        never = never_negatives(first.column, second.column, encoded[2].column, shared=True).to(candidates.device)
+        if "infonce" in self.weights:
+            terms["infonce"] = over_dims(
+                lambda dim: losses.infonce(first.student[:, :dim], candidates[:, :dim], self._temperature(), never),
+                self._nested,
+            )
+        if "distill" in self.weights:
+            assert self._projection is not None
+            terms["distill"] = self._projection.distances(*joined([first, second]))
+        return terms
+
+
+class ClusteringObjective:
+    """Stage 2, clustering: equation 1, of a teacher that was asked for topics."""
+
+    kinds: tuple[Kind, ...] = ("pairs", "texts", "labeled")
+    asks_base = False
+    asks_teacher = True
+
+    def __init__(self, settings: ClusteringSettings, projection: Distillation) -> None:
+        self.module: nn.Module = projection
+        self.weights = {"distill": settings.distill}
+        self._projection = projection
+
+    def columns(self, rows: Sequence[Row]) -> list[Column]:
+        """See :class:`Objective`."""
+        return two_columns(rows, "document")
+
+    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002
+        """See :class:`Objective`."""
+        return {"distill": self._projection.distances(*joined(encoded))}
+
+
+class ClassificationObjective:
+    """Stage 2, classification: InfoNCE in both directions (equation 7), and the distances of the base kept (8)."""
+
+    kinds: tuple[Kind, ...] = ("labeled",)
+    asks_teacher = False
+
+    def __init__(self, settings: ClassificationSettings, nested: Nested) -> None:
+        self._temperature = Temperature(settings.temperature, learned=settings.learn_temperature)
+        self.module: nn.Module = self._temperature
+        self.weights = _used(infonce=settings.infonce, relational=settings.relational)
+        self.asks_base = "relational" in self.weights
+        self._settings = settings
+        self._nested = nested
+
+    def columns(self, rows: Sequence[Row]) -> list[Column]:
+        """See :class:`Objective`."""
+        return [*two_columns(rows, "document"), negatives(rows, self._settings.negatives)]
+
+    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002
+        """See :class:`Objective`."""
+        anchors, positives, others = encoded
+        candidates = torch.cat([positives.student, others.student])
+        never = never_negatives(anchors.column, positives.column, others.column, shared=True).to(candidates.device)
+        back = never[:, : len(positives.student)].T
+        terms: Terms = {}
+        if "infonce" in self.weights:
+
+            def both_ways(dim: int) -> Tensor:
+                anchor, every = anchors.student[:, :dim], candidates[:, :dim]
+                there = losses.infonce(anchor, every, self._temperature(), never)
+                return there + losses.infonce(every[: len(anchor)], anchor, self._temperature(), back)
+
+            terms["infonce"] = over_dims(both_ways, self._nested)
+        if "relational" in self.weights:
+            mine, bases = (torch.cat([getattr(one, side) for one in encoded]) for side in ("student", "base"))
+            terms["relational"] = over_dims(lambda dim: losses.relational(mine[:, :dim], bases), self._nested)
+        return terms
+
+
+def two_columns(rows: Sequence[Row], role: Role) -> list[Column]:
+    """The two texts of rows, the first one's in ``role``; of rows that are one text, that one, as documents."""
+    firsts, seconds = [], []
+    for row in rows:
+        match row:
+            case Pair():
+                firsts.append(row.anchor)
+                seconds.append(row.positive)
+            case Scored():
+                firsts.append(row.sentence1)
+                seconds.append(row.sentence2)
+            case Text() | Labeled():
+                seconds.append(row.text)
+    ones = [1] * len(rows)
+    documents = Column("document", seconds, ones)
+    if not firsts:
+        return [documents]
+    # What is scored against one another is of one kind.
+    return [Column("document" if isinstance(rows[0], Scored) else role, firsts, ones), documents]
+
+
+def negatives(rows: Sequence[Row], most: int) -> Column:
+    """The negatives of pairs, the first ``most`` of each."""
+    own = [row.negatives[:most] if isinstance(row, Pair) else () for row in rows]
+    return Column("document", [text for texts in own for text in texts], [len(texts) for texts in own], taught=False)
+
+
+def never_negatives(queries: Column, positives: Column, mined: Column | None, *, shared: bool = True) -> Tensor:
+    """Which candidates are no negatives of a row: bool ``(n, n + mined)``.
+
+    Those are the texts of its own query and positive, wherever they are, and the positives of rows that have its query.
+
+    Args:
+        queries: a text for each row.
+        positives: a text for each row.
+        mined: negatives of the rows.
+        shared: whether mined negatives are negatives of other rows than their own.
+    """
+    count = len(positives.texts)
+    candidates = positives.texts + (mined.texts if mined is not None else [])
+    never = losses.repeats(positives.texts, candidates) | losses.repeats(queries.texts, candidates)
+    never[:, :count] |= losses.repeats(queries.texts, queries.texts)
+    if mined is not None and not shared:
+        owners = torch.repeat_interleave(torch.arange(count), torch.tensor(mined.counts))
+        never[:, count:] |= owners[None, :] != torch.arange(count)[:, None]
+    return never
+
+
+def joined(encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+    """The student's and the teacher's embeddings of several columns."""
+    return torch.cat([one.student for one in encoded]), torch.cat([of_teacher(one) for one in encoded])
+
+
+def of_teacher(one: Encoded) -> Tensor:
+    """The teacher's embeddings of a column."""
+    assert one.teacher is not None
+    return one.teacher
+
+
+def _used(**weights: float) -> dict[str, float]:
+    return {name: weight for name, weight in weights.items() if weight}

@@ -1,0 +1,97 @@
+"""The folder of a run: whose it is, what in it is done, and files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from jv5kit.errors import InputError
+from jv5kit.training.config import overlay
+from jv5kit.training.sizes import RunSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+def check_folder(settings: RunSettings, folder: Path, *, resume: bool) -> None:
+    """Find that a run may write to a folder.
+
+    Raises:
+        InputError: it has a run and is not to be resumed, or one with other settings; the message names the first that
+            differs.
+    """
+    path = folder / "run.toml"
+    if not path.exists():
+        if resume:
+            raise InputError(f"{folder} has no run to go on with: leave out --resume")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is there already, and holds no run: name another with --output")
+        return
+    if not resume:
+        raise InputError(f"{folder} has a run: go on with it by --resume, or name another folder with --output")
+    try:
+        before = overlay(RunSettings(), tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if before != settings:
+        name, was, now = _first_difference(before, settings)
+        raise InputError(
+            f"{folder} was begun with {name} = {was!r}, and now it is {now!r}: go on with the same settings "
+            f"(--config {path}), or name another folder with --output"
+        )
+
+
+def done_phases(folder: Path) -> list[str]:
+    """Names of the phases that are done."""
+    path = folder / "progress.json"
+    if not path.exists():
+        return []
+    try:
+        done: list[str] = json.loads(path.read_text(encoding="utf-8"))["done"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged: {error}; remove it to train all phases again") from None
+    return done
+
+
+def put_in_place(folder: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder aside, and put it in the place of the one that may be there."""
+    aside = folder.with_name(f".{folder.name}")
+    old = folder.with_name(f".{folder.name}.old")
+    for leftover in (aside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write(aside)
+    if folder.exists():
+        folder.rename(old)
+    aside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, there whole or not at all."""
+    aside = path.with_name(f".{path.name}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors, there whole or not at all."""
+    aside = path.with_name(f".{path.name}")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, aside)
+    aside.replace(path)
+
+
+def _first_difference(before: Any, now: Any, place: str = "") -> tuple[str, object, object]:
+    for name in before.__dataclass_fields__:
+        was, own = getattr(before, name), getattr(now, name)
+        if was != own:
+            path = f"{place}.{name}" if place else name
+            return _first_difference(was, own, path) if hasattr(was, "__dataclass_fields__") else (path, was, own)
+    raise AssertionError("the settings are equal")

@@ -1,0 +1,59 @@
+"""The phases of a run: which there are, in which order, and which rows each takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from jv5kit.tasks import TASKS, Task
+from jv5kit.training.objectives import (
+    ClassificationObjective,
+    ClusteringObjective,
+    DistillObjective,
+    RetrievalObjective,
+    TextMatchingObjective,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jv5kit.training.sizes import PhaseSettings, RunSettings
+
+Stage = Literal["distill", "long", "adapt"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a run that has an optimizer and a schedule of its own.
+
+    Attributes:
+        name: ``"distill"``, ``"long"``, or the task whose adapter is trained.
+        settings: of the phase.
+        task: the task, None in stage 1.
+        number: its place in a whole run, from which its random numbers follow.
+    """
+
+    name: str
+    settings: PhaseSettings
+    task: Task | None
+    number: int
+
+
+def phases_of(settings: RunSettings, stages: Sequence[str], tasks: Sequence[Task]) -> list[Phase]:
+    """The phases of a run, in order; those of no step are left out."""
+    every = [Phase("distill", settings.distill, None, 0), Phase("long", settings.long, None, 1)]
+    every += [Phase(task, settings.adapter(task), task, 2 + number) for number, task in enumerate(TASKS)]
+    wanted = {*stages} - {"adapt"} | ({*tasks} if "adapt" in stages else set())
+    return [phase for phase in every if phase.name in wanted and phase.settings.steps > 0]
+
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "distill": DistillObjective.kinds,
+    "long": DistillObjective.kinds,
+    "retrieval": RetrievalObjective.kinds,
+    "text-matching": TextMatchingObjective.kinds,
+    "clustering": ClusteringObjective.kinds,
+    "classification": ClassificationObjective.kinds,
+}
+"""Of rows that each phase takes."""

@@ -1,0 +1,424 @@
+"""A run: its phases one after the other, each from where the last one left the student.
+
+::
+
+    OUTPUT/run.toml             the settings, resolved
+    OUTPUT/data.json            the sources: rows, fingerprint, licence
+    OUTPUT/progress.json        the phases that are done
+    OUTPUT/student/             the student after the last one that is, adapters/TASK beside its weights
+    OUTPUT/projection.safetensors, rotation.safetensors    what stage 2 takes over from stage 1
+    OUTPUT/checkpoints/PHASE/   of the phase that is not done
+    OUTPUT/metrics.jsonl        a line for each step that is logged and for each evaluation
+    OUTPUT/train.png            the same as curves
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from jv5kit.encoder import Encoder
+from jv5kit.errors import InputError
+from jv5kit.logs import logger
+from jv5kit.progress import ProgressBar
+from jv5kit.rotation import Rotation
+from jv5kit.tasks import TASKS, Task
+from jv5kit.training import lora
+from jv5kit.training.batches import Batches
+from jv5kit.training.checkpoints import read_checkpoint, write_checkpoint
+from jv5kit.training.config import to_toml
+from jv5kit.training.estimates import config_of
+from jv5kit.training.hardware import accelerator_of
+from jv5kit.training.journal import Journal
+from jv5kit.training.judging import Judge
+from jv5kit.training.loop import Coming, Loop, Targets
+from jv5kit.training.objectives import (
+    ClassificationObjective,
+    ClusteringObjective,
+    DistillObjective,
+    RetrievalObjective,
+    TextMatchingObjective,
+    two_columns,
+)
+from jv5kit.training.outputs import check_folder, done_phases, put_in_place, write_tensors, write_text
+from jv5kit.training.phases import KINDS, STAGES, phases_of
+from jv5kit.training.projection import Distillation
+from jv5kit.training.rows import open_source
+from jv5kit.training.student import Student, StudentStart
+from jv5kit.training.teacher import Teacher, cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from jv5kit.training.objectives import Nested, Objective
+    from jv5kit.training.phases import Phase, Stage
+    from jv5kit.training.rows import Source
+    from jv5kit.training.sizes import DataSettings, RunSettings
+
+ROTATION_SAMPLE = 8192
+"""Texts that the rotation of the targets is fitted on."""
+
+_EARLIER = 0.75
+"""After which share of its steps a phase keeps weights for the average."""
+
+
+class Run:
+    """A run of training.
+
+    Args:
+        settings: all of it.
+        output: its folder; made if it is not there.
+        stages: of ``distill``, ``long`` and ``adapt``, those to go through.
+        tasks: of the last one, the adapters; None trains those that there is data for.
+        resume: go on with what the folder holds.
+        show: whether to show progress; None shows it on a terminal.
+
+    Raises:
+        InputError: the folder holds another run, data cannot be read or are not what a phase takes, a model cannot be
+            loaded.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        output: Path,
+        *,
+        stages: Sequence[Stage] = STAGES,
+        tasks: Sequence[Task] | None = None,
+        resume: bool = False,
+        show: bool | None = None,
+    ) -> None:
+        self.settings = settings
+        self.output = output
+        self._show = show
+        self._accelerator = accelerator_of(bfloat16=settings.optimizer.bfloat16)
+        self._first = self._accelerator.is_main_process
+        check_folder(settings, output, resume=resume)
+        # No process may write to it before each has looked.
+        self._accelerator.wait_for_everyone()
+        self._sources = [(given, _open(given)) for given in settings.data]
+        self.phases = phases_of(settings, stages, TASKS if tasks is None else tasks)
+        if tasks is None:
+            left_out = [phase for phase in self.phases if phase.task and not self._sources_of(phase)]
+            for phase in left_out:
+                logger.info("%s is left out: no source has rows for it", phase.name)
+            self.phases = [phase for phase in self.phases if phase not in left_out]
+        if not self.phases:
+            raise InputError("there is nothing to train: no phase has steps, and data that it takes")
+        for phase in self.phases:
+            self._check_phase(phase)
+        self._journal = Journal(output, active=self._first)
+        self._teachers: dict[int, Teacher] = {}
+        self._judge = Judge(settings.evaluation.data)
+        self._student = self._load_student()
+        self._nested = nested_of(settings, self._student.dim)
+
+    def train(self) -> None:
+        """Go through the phases that are not done.
+
+        Raises:
+            Jv5kitError: a loss or a gradient is no number; a checkpoint cannot be written.
+        """
+        if self._first:
+            self._write_what_it_is()
+        self._accelerator.wait_for_everyone()
+        done = done_phases(self.output)
+        for phase in self.phases:
+            if phase.name not in done:
+                self._run(phase)
+
+    def _run(self, phase: Phase) -> None:
+        folder = self.output / "checkpoints" / phase.name
+        torch.manual_seed(self.settings.seed * 1000 + phase.number)
+        self._prepare_student(phase)
+        objective, targets = self._objective(phase)
+        sources = self._sources_of(phase)
+        batches = Batches(
+            sources,
+            phase.settings.batch,
+            seed=self.settings.seed * 1000 + phase.number,
+            negatives=self.settings.classification.negatives,
+        )
+        loop = Loop(
+            self._accelerator,
+            self._student,
+            objective,
+            Coming(batches, objective, targets),
+            phase.settings,
+            self.settings.optimizer,
+            targets,
+        )
+        checkpoint = read_checkpoint(folder)
+        if checkpoint is not None:
+            loop.go_on(checkpoint)
+            logger.info("%s goes on after step %d", phase.name, checkpoint.step)
+        self._journal.cut(phase.name, loop.step_number)
+        try:
+            self._steps(phase, loop, folder)
+        except KeyboardInterrupt:
+            if self._accelerator.num_processes == 1:
+                write_checkpoint(folder, loop.checkpoint())
+            logger.warning("interrupted after step %d of %s", loop.step_number, phase.name)
+            raise
+        self._average(phase, loop, folder)
+        self._finish(phase, objective, folder)
+
+    def _steps(self, phase: Phase, loop: Loop, folder: Path) -> None:
+        optimizer, steps = self.settings.optimizer, phase.settings.steps
+        if loop.step_number == 0:
+            self._evaluate(phase, 0)
+        began, tokens = time.perf_counter(), 0
+        with ProgressBar(phase.name, lambda: steps, "steps", show=self._show if self._first else False) as progress:
+            progress(loop.step_number)
+            while loop.step_number < steps:
+                record = loop.step()
+                tokens += record["tokens"]
+                speed = tokens * self._accelerator.num_processes / (time.perf_counter() - began)
+                if loop.step_number % optimizer.log_steps == 0 or loop.step_number in (1, steps):
+                    self._journal.write({"phase": phase.name, **record, "tokens_per_second": round(speed, 1)})
+                progress.describe(f"{phase.name}  loss {record['loss']:.4f}  {speed:,.0f} tokens/s")
+                progress(1)
+                if loop.step_number == int(steps * _EARLIER):
+                    self._keep(loop, folder / "earlier.safetensors")
+                if loop.step_number % optimizer.evaluate_steps == 0 and loop.step_number < steps:
+                    self._evaluate(phase, loop.step_number)
+                if loop.step_number % optimizer.checkpoint_steps == 0 or loop.step_number == steps:
+                    checkpoint = loop.checkpoint()
+                    if self._first:
+                        write_checkpoint(folder, checkpoint)
+                    self._accelerator.wait_for_everyone()
+
+    def _keep(self, loop: Loop, path: Path) -> None:
+        if self._first:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_suffix(".tmp")
+            save_file(loop.trained(), aside)
+            aside.replace(path)
+
+    def _average(self, phase: Phase, loop: Loop, folder: Path) -> None:
+        """Take the mean of the last weights and the earlier ones, where that is asked for."""
+        settings = phase.settings
+        if getattr(settings, "average", False) and (folder / "earlier.safetensors").exists():
+            earlier = load_file(folder / "earlier.safetensors")
+            loop.load({name: (last + earlier[name]) / 2 for name, last in loop.trained().items()})
+
+    def _finish(self, phase: Phase, objective: Objective, folder: Path) -> None:
+        """Leave the student for what comes next, and say that the phase is done."""
+        self._evaluate(phase, phase.settings.steps)
+        if self._first:
+            self._journal.draw()
+            if phase.task is None:
+                put_in_place(self.output / "student", self._student.save)
+                if isinstance(objective.module, Distillation):
+                    write_tensors(self.output / "projection.safetensors", objective.module.state_dict())
+            else:
+                student = self.output / "student"
+                if not student.exists():
+                    put_in_place(student, self._student.save)
+                target = student / "adapters" / phase.task
+                put_in_place(target, lambda place: lora.save_adapter(self._student, place))
+            done = [*done_phases(self.output), phase.name]
+            write_text(self.output / "progress.json", json.dumps({"done": done}))
+            shutil.rmtree(folder, ignore_errors=True)
+        self._accelerator.wait_for_everyone()
+        if phase.task is not None:
+            lora.remove_adapter(self._student)
+
+    def _prepare_student(self, phase: Phase) -> None:
+        """What of the student is learned, and at which RoPE base."""
+        theta = phase.settings.rope_theta or self._student.inference_theta
+        if theta:
+            self._student.set_rope_theta(theta)
+        self._student.requires_grad_(phase.task is None)
+        if phase.task is not None:
+            settings: Any = phase.settings
+            seed = self.settings.seed * 1000 + phase.number
+            lora.add_adapter(self._student, settings.rank, settings.alpha, settings.dropout, seed)
+        self._student.to(self._accelerator.device)
+
+    def _objective(self, phase: Phase) -> tuple[Objective, Targets | None]:
+        """What a phase minimizes, and the teacher's side of it."""
+        own: Any = phase.settings
+        nested = self._nested
+        asks = phase.name in ("distill", "long", "clustering") or getattr(own, "distill", 0) > 0
+        if phase.name in ("distill", "long") and own.objective == "infonce" and not own.similarity:
+            asks = False
+        targets = self._targets(phase) if asks else None
+        objective: Objective
+        match phase.name:
+            case "retrieval":
+                objective = RetrievalObjective(own, self._projection(targets), nested)
+            case "text-matching":
+                objective = TextMatchingObjective(own, self._projection(targets), nested)
+            case "classification":
+                objective = ClassificationObjective(own, nested)
+            case "clustering":
+                assert targets is not None
+                objective = ClusteringObjective(own, self._distillation(targets))
+            case _:
+                objective = DistillObjective(own, self._projection(targets), nested)
+        return objective, targets
+
+    def _projection(self, targets: Targets | None) -> Distillation | None:
+        return None if targets is None else self._distillation(targets)
+
+    def _distillation(self, targets: Targets) -> Distillation:
+        """The projection that an earlier phase left, else one that begins."""
+        stage1 = self.settings.distill
+        made = Distillation(
+            self._student.dim,
+            targets.teacher.dim,
+            stage1.projection,
+            stage1.projection_start,
+            dims=[dim for dim, _ in self._nested],
+            weights=[weight for _, weight in self._nested],
+            rotated=targets.turn is not None,
+            seed=self.settings.seed,
+        )
+        kept = self.output / "projection.safetensors"
+        if kept.exists():
+            tensors = load_file(kept)
+            if tensors["weight"].shape != made.weight.shape:
+                raise InputError(
+                    f"{kept} maps to {len(tensors['weight'])} dimensions, the teacher has {targets.teacher.dim}: it is "
+                    "that of another teacher; begin with stage 1 again"
+                )
+            made.load_state_dict(tensors)
+        return made
+
+    def _targets(self, phase: Phase) -> Targets:
+        settings = self.settings.teacher
+        if not settings.model:
+            raise InputError(
+                f"{phase.name} distils, and there is no teacher: name one with --teacher, or set its weight to 0"
+            )
+        teacher = self._teacher()
+        prompts = {"query": settings.query_prompt, "document": settings.document_prompt}
+        topic = getattr(phase.settings, "teacher_prompt", "")
+        if topic:
+            prompts = dict.fromkeys(prompts, topic)
+        targets = Targets(teacher, {"query": prompts["query"], "document": prompts["document"]})
+        if settings.rotate:
+            targets.turn = self._rotation(phase, targets)
+        return targets
+
+    def _teacher(self) -> Teacher:
+        """The teacher, loaded once."""
+        if 0 not in self._teachers:
+            settings = self.settings.teacher
+            encoder = Encoder.from_pretrained(settings.model)
+            if settings.length:
+                length = min(settings.length, encoder.checkpoint.max_tokens)
+                encoder = Encoder(replace(encoder.checkpoint, max_tokens=length), encoder.backend)
+            self._teachers[0] = Teacher(
+                encoder,
+                cache_folder(settings.cache),
+                process=self._accelerator.process_index,
+                processes=self._accelerator.num_processes,
+                wait=self._accelerator.wait_for_everyone,
+            )
+        return self._teachers[0]
+
+    def _rotation(self, phase: Phase, targets: Targets) -> Rotation:
+        """The rotation of the targets: fitted once in a run, on the first texts that there are."""
+        path = self.output / "rotation.safetensors"
+        if self._first and not path.exists():
+            texts: list[str] = []
+            for source in self._sources_of(phase):
+                each = max(1, ROTATION_SAMPLE // len(self._sources_of(phase)))
+                positions = np.linspace(0, len(source) - 1, min(each, len(source))).astype(int).tolist()
+                texts += [text for row in source.rows(positions) for text in two_columns([row], "document")[-1].texts]
+            rows = targets.teacher.rows(list(dict.fromkeys(texts)), targets.prompts["document"])
+            dims = [dim for dim, _ in self._nested if dim <= rows.shape[1]]
+            write_tensors(path, {"rotation": torch.from_numpy(Rotation.fit(rows, dims).matrix.copy())})
+        self._accelerator.wait_for_everyone()
+        return Rotation(load_file(path)["rotation"].numpy())
+
+    def _evaluate(self, phase: Phase, step: int) -> None:
+        if self._first and self._judge.sets:
+            scores = self._judge(self._student)
+            self._journal.write({"phase": phase.name, "step": step, "scores": scores})
+            self._journal.draw()
+        self._accelerator.wait_for_everyone()
+
+    def _sources_of(self, phase: Phase) -> list[Source]:
+        return [
+            source
+            for given, source in self._sources
+            if source.kind in KINDS[phase.name] and (not given.phases or phase.name in given.phases)
+        ]
+
+    def _check_phase(self, phase: Phase) -> None:
+        if not self._sources_of(phase):
+            have = ", ".join(f"{source.name} ({source.kind})" for _, source in self._sources) or "none is given"
+            raise InputError(
+                f"{phase.name} has no data: it takes rows that are {' or '.join(KINDS[phase.name])}, and of the "
+                f"sources there is none ({have}); add some with --data, or leave it out with --task or --stage"
+            )
+
+    def _load_student(self) -> Student:
+        settings = self.settings.student
+        kept = self.output / "student"
+        if kept.exists():
+            return Student.load(StudentStart(model=str(kept)))
+        if not settings.model:
+            raise InputError("no student is named: give --size, or --init MODEL, or student.model in --config")
+        prompts = {"query": settings.query_prompt, "document": settings.document_prompt}
+        given = {name: prompt for name, prompt in prompts.items() if prompt}
+        return Student.load(
+            StudentStart(
+                model=None if settings.scratch else settings.model,
+                config=config_of(settings) if settings.scratch else None,
+                tokenizer=settings.model if settings.scratch else None,
+                layers=() if settings.scratch else settings.layers,
+                feed_forward=None if settings.scratch else settings.feed_forward or None,
+                pooling=settings.pooling or None,
+                prompts=given or None,
+                max_tokens=settings.max_tokens or None,
+                rope_theta=settings.rope_theta or None,
+                seed=self.settings.seed,
+            )
+        )
+
+    def _write_what_it_is(self) -> None:
+        self.output.mkdir(parents=True, exist_ok=True)
+        write_text(self.output / "run.toml", to_toml(self.settings))
+        data = [
+            {"name": one.name, "rows": len(one), "fingerprint": one.fingerprint(), "licence": given.licence}
+            for given, one in self._sources
+        ]
+        before = self.output / "data.json"
+        if before.exists() and json.loads(before.read_text(encoding="utf-8")) != data:
+            raise InputError(f"the data are not those of {before}: a run goes on with what it began with")
+        write_text(before, json.dumps(data, indent=1))
+
+
+def nested_of(settings: RunSettings, dim: int) -> Nested:
+    """The Matryoshka dimensions of a student, each with its weight.
+
+    Raises:
+        InputError: one of them is beyond the student's.
+    """
+    student = settings.student
+    dims = student.dims or (dim,)
+    if max(dims) > dim:
+        raise InputError(f"student.dims has {max(dims)}; the student has {dim} dimensions")
+    return list(zip(dims, student.dim_weights or (1.0,) * len(dims), strict=True))
+
+
+def _open(given: DataSettings) -> Source:
+    return open_source(
+        given.path,
+        weight=given.weight,
+        batch=given.batch or None,
+        length=given.length or None,
+        name=given.name or None,
+    )

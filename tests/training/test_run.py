@@ -1,0 +1,244 @@
+"""A run as its users start it: to its end, killed and taken up again, and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import write_jsonl
+from safetensors.torch import load_file
+
+WORDS = ["penguin", "bird", "sea", "ice", "warm", "the", "a"]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rows")
+    draw = random.Random(0)
+    texts = [" ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 9))) + f" {i}" for i in range(160)]
+    pairs = [{"anchor": texts[i], "positive": texts[i + 1], "negative": texts[i + 2]} for i in range(0, 150, 3)]
+    write_jsonl(folder / "pairs.jsonl", pairs)
+    scored = [{"sentence1": a, "sentence2": b, "score": draw.random()} for a, b in zip(texts, texts[7:], strict=False)]
+    write_jsonl(folder / "scored.jsonl", scored[:60])
+    write_jsonl(folder / "labeled.jsonl", [{"text": text, "label": f"l{i % 4}"} for i, text in enumerate(texts[:80])])
+    write_jsonl(folder / "graded.jsonl", scored[60:120])
+    return folder
+
+
+def config(folder: Path, rows: Path, model: Path, **phases: int) -> Path:
+    """Settings of a run with so many steps of each phase."""
+    steps = {"distill": 0, "retrieval": 0, "text-matching": 0, "clustering": 0, "classification": 0} | {
+        name.replace("_", "-"): count for name, count in phases.items()
+    }
+    tables = "\n".join(f"[{name}]\nsteps = {count}\nbatch = 8\nlength = 24" for name, count in steps.items())
+    data = "\n".join(f'[[data]]\npath = "{rows / name}.jsonl"' for name in ("pairs", "scored", "labeled"))
+    path = folder / "run.toml"
+    path.write_text(
+        f"""seed = 3
+[student]
+model = "{model}"
+dims = [64, 32]
+[teacher]
+model = "{model}"
+rotate = true
+cache = "{folder / "teacher"}"
+[optimizer]
+pass_tokens = 100
+log_steps = 1
+checkpoint_steps = 3
+evaluate_steps = 4
+{tables}
+[evaluation]
+data = ["{rows / "graded.jsonl"}"]
+{data}
+"""
+    )
+    return path
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "jv5kit", "train", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "JV5KIT_THREADS": "1"}
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(output: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(output)): path.read_bytes() for path in sorted(output.rglob("student/**/*.safetensors"))
+    }
+
+
+def test_killed_at_any_step_it_reaches_the_same_weights(tmp_path: Path, rows: Path, tiny_model: Path) -> None:
+    settings = config(tmp_path, rows, tiny_model, distill=14, retrieval=8)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command("--config", settings, "-o", whole, "-q"), check=True, env=environment())
+    at = random.Random(os.urandom(4)).randint(2, 18)
+    with subprocess.Popen(command("--config", settings, "-o", killed, "-q"), env=environment()) as process:
+        while process.poll() is None:
+            path = killed / "metrics.jsonl"
+            if path.exists() and path.read_text().count('"loss"') >= at:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.002)
+    if process.returncode != 0:
+        subprocess.run(command("-o", killed, "--resume", "-q"), check=True, env=environment())
+    assert weights(killed) == weights(whole), f"killed after {at} steps"
+    assert set(weights(whole)) == {
+        "student/model.safetensors",
+        "student/adapters/retrieval/adapter_model.safetensors",
+    }
+    lines = [(record["phase"], record["step"]) for record in records(killed) if "loss" in record]
+    assert lines == [("distill", step) for step in range(1, 15)] + [("retrieval", step) for step in range(1, 9)]
+    losses = [[record["loss"] for record in records(output) if "loss" in record] for output in (whole, killed)]
+    assert losses[0] == losses[1]
+    assert not list((whole / "checkpoints").iterdir())
+
+
+def test_all_phases(tmp_path: Path, rows: Path, tiny_model: Path, inside: Any) -> None:
+    from jv5kit import Encoder
+
+    settings = config(
+        tmp_path, rows, tiny_model, distill=3, retrieval=2, text_matching=4, clustering=2, classification=2
+    )
+    outcome = inside("train", "--config", settings, "-o", tmp_path / "run", "--average")
+    assert "distill, retrieval, text-matching, clustering, classification done" in outcome.stderr
+    found = records(tmp_path / "run")
+    terms = {
+        phase: {name for record in found if record["phase"] == phase and "loss" in record for name in record}
+        for phase in dict.fromkeys(record["phase"] for record in found)
+    }
+    common = {
+        *("phase", "step", "source", "loss", "tokens", "gradient_norm", "learning_rate", "seconds"),
+        "tokens_per_second",
+    }
+    assert {phase: names - common for phase, names in terms.items()} == {
+        "distill": {"distill"},
+        "retrieval": {"infonce", "distill", "gor"},
+        "text-matching": {"cosent", "infonce", "distill"},
+        "clustering": {"distill"},
+        "classification": {"infonce", "relational"},
+    }
+    evaluated = [(record["phase"], record["step"]) for record in found if "scores" in record]
+    assert evaluated[:2] == [("distill", 0), ("distill", 3)]
+    assert (tmp_path / "run" / "train.png").stat().st_size > 10_000
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert [(one["name"], one["rows"]) for one in data] == [("pairs", 50), ("scored", 60), ("labeled", 80)]
+    student = Encoder.from_pretrained(tmp_path / "run" / "student", dtype="float32")
+    made = {task: student.encode("a penguin", task=task) for task in student.checkpoint.adapters}
+    assert len(made) == 4
+    assert len({embedding.tobytes() for embedding in made.values()}) == 4
+    before = load_file(tiny_model / "model.safetensors")
+    after = load_file(tmp_path / "run" / "student" / "model.safetensors")
+    assert any((before[name] != after[name]).any() for name in before if name in after)
+
+
+def test_an_adapter_leaves_the_backbone_as_it_is(tmp_path: Path, rows: Path, tiny_model: Path, inside: Any) -> None:
+    inside(
+        *("train", "--init", tiny_model, "--task", "retrieval", "--data", rows / "pairs.jsonl"),
+        *("--steps", "2", "-o", tmp_path / "run", "--seed", "5"),
+    )
+    before, after = load_file(tiny_model / "model.safetensors"), load_file(tmp_path / "run/student/model.safetensors")
+    for name, tensor in after.items():
+        assert (before[name] == tensor).all(), name
+    assert (tmp_path / "run/student/adapters/retrieval/adapter_config.json").exists()
+    assert "seed = 5" in (tmp_path / "run" / "run.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say what to train: --size small, nano or pico; --init MODEL; or --config FILE"),
+        (["--size", "huge"], "--size 'huge' is not known; choose one of small, nano, pico"),
+        (["--size", "nano", "--init", "MODEL"], "contradict each other"),
+        (["--init", "MODEL"], "say where the run goes with -o DIR"),
+        (["--init", "MODEL", "-o", "OUT"], "there is nothing to train"),
+        (["--init", "MODEL", "-o", "OUT", "--resume"], "has no run to go on with: leave out --resume"),
+        (["--init", "MODEL", "-o", "HERE", "--data", "pairs"], "is there already, and holds no run"),
+        (["--init", "MODEL", "-o", "OUT", "--data", "pairs", "--task", "sts"], "--task sts is not known"),
+        (["--init", "MODEL", "-o", "OUT", "--data", "pairs", "--stage", "second"], "--stage second is not known"),
+        (["--init", "MODEL", "-o", "OUT", "--data", "pairs", "--steps", "0"], "--steps 0 must be at least 1"),
+        (["--init", "MODEL", "-o", "OUT", "--data", "pairs", "--task", "classification"], "classification has no data"),
+        (["--init", "MODEL", "-o", "OUT", "--data", "pairs", "--task", "clustering"], "there is no teacher"),
+        (["--init", "MODEL", "-o", "OUT", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--init", "no/such/model", "-o", "OUT", "--data", "pairs"], "no/such/model"),
+        (["--config", "no.toml", "-o", "OUT"], "no.toml: the settings cannot be read"),
+    ],
+)
+def test_what_cannot_be(
+    tmp_path: Path, rows: Path, tiny_model: Path, inside: Any, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "file").touch()
+    places = {
+        "MODEL": str(tiny_model),
+        "OUT": str(tmp_path / "run"),
+        "HERE": str(tmp_path / "here"),
+        "pairs": str(rows / "pairs.jsonl"),
+    }
+    outcome = inside("train", *(places.get(word, word) for word in arguments), code=2)
+    assert message in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_as_it_began(tmp_path: Path, rows: Path, tiny_model: Path, inside: Any) -> None:
+    settings = config(tmp_path, rows, tiny_model, retrieval=2)
+    inside("train", "--config", settings, "-o", tmp_path / "run")
+    outcome = inside("train", "--config", settings, "-o", tmp_path / "run", code=2)
+    assert "has a run: go on with it by --resume" in outcome.stderr
+    outcome = inside("train", "--config", settings, "-o", tmp_path / "run", "--resume", "--seed", "4", code=2)
+    assert "was begun with seed = 3, and now it is 4" in outcome.stderr
+    with (rows / "pairs.jsonl").open("a") as file:
+        file.write(json.dumps({"anchor": "new", "positive": "newer"}) + "\n")
+    outcome = inside("train", "-o", tmp_path / "run", "--resume", code=2)
+    assert "the data are not those of" in outcome.stderr
+
+
+def test_a_loss_that_is_no_number(
+    tmp_path: Path, rows: Path, tiny_model: Path, inside: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jv5kit.training import losses
+
+    calls = 0
+
+    def broken(embeddings: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        # Two dimensions, queries and positives: four calls a step.
+        return embeddings.sum() * (float("nan") if calls > 4 * 4 else 0)
+
+    monkeypatch.setattr(losses, "orthogonality", broken)
+    settings = config(tmp_path, rows, tiny_model, retrieval=9)
+    outcome = inside("train", "--config", settings, "-o", tmp_path / "run", code=1)
+    assert "the loss is nan at step 5 (infonce" in outcome.stderr
+    assert "pairs.jsonl:" in outcome.stderr
+    assert [path.name for path in (tmp_path / "run/checkpoints/retrieval").iterdir()] == ["step-000003"]
+    monkeypatch.undo()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def test_a_dry_run_prints_its_settings(tmp_path: Path, inside: Any) -> None:
+    outcome = inside("train", "--size", "small", "--dry-run")
+    recipe = Path(__file__).parents[2] / "train" / "small.toml"
+    assert outcome.stdout == recipe.read_text()
+    # The paper's: 596,049,920 with the embeddings, and 20.2M an adapter.
+    assert "596,049,920 parameters" in outcome.stderr
+    assert "20,185,088 trained" in outcome.stderr
+    outcome = inside("train", "--size", "nano", "--dry-run", "--json")
+    estimates = json.loads(outcome.stdout)["estimates"]
+    assert estimates["parameters"] == 211_766_016
+    assert {phase["trained"] for phase in estimates["phases"]} == {211_766_016, 6_782_976}
