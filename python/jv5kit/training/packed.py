@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from jv5kit.errors import InputError
 from jv5kit.training.architectures import architecture_of, shape_of
 from jv5kit.training.attention import Layout, attend
+from jv5kit.training.blocks import ACTIVATIONS, RMSNorm, made_again, rotate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -172,15 +172,31 @@ class PackedModel(nn.Module):
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = layer.query_norm(query), layer.key_norm(key)
         if angles is not None:
-            query, key = _rotate(query, *angles), _rotate(key, *angles)
+            query, key = rotate(query, *angles), rotate(key, *angles)
         attended = attend(query.to(value.dtype), key.to(value.dtype), value, layout, causal=self.architecture.causal)
         output: Tensor = layer.attention_output(attended)
         return output
 
     def _feed_forward(self, layer: _Layer, states: Tensor) -> Tensor:
-        activate = _ACTIVATIONS[self.shape.activation]
-        hidden = activate(layer.up(states)) if layer.gate is None else activate(layer.gate(states)) * layer.up(states)
-        output: Tensor = layer.down(hidden)
+        activate = ACTIVATIONS[self.shape.activation]
+        up = layer.up(states)
+        if layer.gate is None:
+            hidden = activate(up)
+
+            def make() -> Tensor:
+                return activate(up.detach())
+
+        else:
+            gate = layer.gate(states)
+            opened = activate(gate)
+            with made_again(opened, lambda: activate(gate.detach())):
+                hidden = opened * up
+
+            def make() -> Tensor:
+                return activate(gate.detach()) * up.detach()
+
+        with made_again(hidden, make):
+            output: Tensor = layer.down(hidden)
         return output
 
     def _angles(self, layout: Layout) -> tuple[Tensor, Tensor] | None:
@@ -245,7 +261,7 @@ class PackedModel(nn.Module):
         return self._place(name, self._new_norm(self.shape.hidden)) if name is not None else None
 
     def _new_norm(self, width: int) -> nn.Module:
-        kind = nn.LayerNorm if self.architecture.post_norm else _RMSNorm
+        kind = nn.LayerNorm if self.architecture.post_norm else RMSNorm
         return kind(width, eps=self.shape.epsilon)
 
     def _place(self, name: str, module: _M) -> _M:
@@ -261,20 +277,6 @@ class PackedModel(nn.Module):
         return module
 
 
-class _RMSNorm(nn.RMSNorm):
-    """Scale to a root of the mean square of 1 (Zhang and Sennrich, arXiv 1910.07467)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Of one type, input and weight go through one kernel.
-        return functional.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
-
-
-def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn each pair of values ``(i, i + width / 2)`` of a head by its angle (Su et al., arXiv 2104.09864)."""
-    first, second = heads.chunk(2, dim=-1)
-    return torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
-
-
 def _low_precision(device: torch.device) -> torch.dtype | None:
     """What autocast multiplies in, None where it is off."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
@@ -283,17 +285,3 @@ def _low_precision(device: torch.device) -> torch.dtype | None:
 def _cast(states: Tensor, dtype: torch.dtype | None) -> Tensor:
     """The states as three linear layers read them: cast, and kept for the gradient, once instead of by each."""
     return states if dtype is None else states.to(dtype)
-
-
-def _gelu_tanh(x: Tensor) -> Tensor:
-    return functional.gelu(x, approximate="tanh")
-
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": functional.gelu,
-    "gelu_new": _gelu_tanh,
-    "gelu_pytorch_tanh": _gelu_tanh,
-    "silu": functional.silu,
-    "swish": functional.silu,
-    "relu": functional.relu,
-}
