@@ -1,4 +1,4 @@
-"""Proof that it trains: ``train/smoke.toml`` makes a better student, and with its teacher's rows shuffled it does not."""
+"""Proof that it trains: ``train/smoke.toml`` makes a better student, and with its teacher's rows shuffled not."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ RECIPE = ROOT / "train" / "smoke.toml"
 STS, RETRIEVAL = "graded Spearman", "retrieval nDCG@10"
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the teacher's embeddings, which both runs ask for."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def _from_the_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _from_the_root(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     # The recipe names its rows from there.
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("JV5KIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("JV5KIT_CACHE", str(cache))
 
 
 def scores(output: Path) -> list[tuple[str, int, dict[str, float]]]:
@@ -46,9 +52,7 @@ def test_both_stages_make_a_better_student(tmp_path: Path, inside: Any) -> None:
         assert has_learned(untrained, own), (phase, untrained, own)
 
 
-def test_with_shuffled_targets_it_learns_nothing(
-    tmp_path: Path, inside: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_shuffled_targets_it_learns_nothing(tmp_path: Path, inside: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from jv5kit.training.teacher import Teacher
 
     rows = Teacher.rows
