@@ -56,7 +56,7 @@ class Rows:
         ends = np.cumsum([segment.rows for segment in self.segments])
         of_segment = np.searchsorted(ends, positions, "right")
         found = []
-        for i in np.unique(of_segment).tolist():
+        for i in np.flatnonzero(np.bincount(of_segment.ravel())).tolist():
             within = np.nonzero(of_segment == i)
             found.append((self.segments[i], within, positions[within] - (ends[i] - self.segments[i].rows)))
         return found
