@@ -147,7 +147,8 @@ def test_interrupted(here: Path, tiny_model: Path) -> None:
         command, cwd=here, env=environment(JV5KIT_MODEL=str(tiny_model)), stderr=subprocess.PIPE
     ) as process:
         deadline = time.monotonic() + 60
-        while not list(here.glob("kept.jv5/segments/*")) and time.monotonic() < deadline:
+        # When the second is begun, the first is committed.
+        while len(list(here.glob("kept.jv5/segments/*"))) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
