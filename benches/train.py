@@ -1,8 +1,8 @@
 """Compare training with sentence-transformers' trainer: `python benches/train.py`.
 
 The same student (all-MiniLM-L6-v2, all weights), the same pairs of texts of 5-400 tokens, the same loss (InfoNCE with
-in-batch negatives), batch and optimizer. Their losses of one batch must be the same before anything is timed. Tokenizing
-is timed for all. The sides take turns in one process, on one thread, and the result is the median, over the pairs of
+in-batch negatives), batch and optimizer. Their losses of one batch must be the same before anything is timed.
+Tokenizing is timed for all. The sides take turns in one process, on one thread, and the result is the median, over the pairs of
 runs, of the peer's CPU time / ours; memory is the peak of a process of its own that does one side.
 """
 

@@ -148,6 +148,14 @@ def cosines(rows: Rows, query: NDArray[np.float32], positions: NDArray[np.int64]
     return np.clip(scores, -1, 1)
 
 
+def stored_embedding(rows: Rows, position: int) -> NDArray[np.float32]:
+    """What is kept of an embedding ``(dim,)`` in an index that has int8 rows, to within their quantization."""
+    ((segment, _, local),) = rows.split(np.array([position], np.int64))
+    values, scales = (segment.rows_of(name, local) for name in ("rows", "scales"))
+    embedding: NDArray[np.float32] = values[local[0]] * scales[local[0]]
+    return embedding
+
+
 class Stage:
     """Adds the milliseconds that it takes to those of a stage."""
 

@@ -26,9 +26,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "pairs.jsonl",
         [{"anchor": texts[i], "positive": texts[i + 1], "negative": texts[i + 2]} for i in range(0, 57, 3)],
     )
-    scored = [
-        {"sentence1": a, "sentence2": b, "score": i % 5} for i, (a, b) in enumerate(pairwise(texts))
-    ]
+    scored = [{"sentence1": a, "sentence2": b, "score": i % 5} for i, (a, b) in enumerate(pairwise(texts))]
     write_jsonl(folder / "scored.jsonl", scored)
     write_jsonl(folder / "labeled.jsonl", [{"text": text, "label": f"l{i % 3}"} for i, text in enumerate(texts)])
     return folder
