@@ -88,7 +88,8 @@ def _figure(
     panels: Sequence[tuple[str, list[Result]]],
     place: Callable[[Any, Report], Callable[[int, StoredPrecision], float]],
 ) -> Any:
-    columns = min(_COLUMNS, len(panels))
+    # Four are a square.
+    columns = 2 if len(panels) == 4 else min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = figure_of(figsize=(1.2 + 4.4 * columns, 1.3 + 3.4 * rows), layout="constrained")
     figure.suptitle(f"{report.model.rstrip('/').rpartition('/')[2]}: {kind}", fontsize=13)
