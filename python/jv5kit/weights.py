@@ -13,7 +13,7 @@ import numpy as np
 from jv5kit.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -80,6 +80,52 @@ def _tensor(path: Path, name: str, entry: Any, data: NDArray[np.uint8]) -> Tenso
     if dtype in _BYTES and math.prod(shape) * _BYTES[dtype] != end - begin:
         raise _broken(path, f"{name!r} has {end - begin} bytes, which {dtype} of shape {shape} has not")
     return dtype, shape, data[begin:end]
+
+
+def float_matrix(tensor: Tensor, scales: Tensor | None = None) -> NDArray[np.float32]:
+    """The values of a tensor of floats in float32, or of int8 rows with their scales.
+
+    Raises:
+        ModelNotFoundError: it is of a type that is not known.
+    """
+    dtype, shape, data = tensor
+    match dtype:
+        case "F64" | "F32" | "F16":
+            values = data.view({"F64": np.float64, "F32": np.float32, "F16": np.float16}[dtype]).astype(np.float32)
+        case "BF16":
+            # The upper half of a float32.
+            values = (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        case "I8" if scales is not None:
+            rows = data.view(np.int8).reshape(shape).astype(np.float32)
+            values = rows * float_matrix(scales).reshape(-1, 1)
+        case _:
+            raise ModelNotFoundError(f"a tensor of type {dtype} has no values in float32")
+    return values.reshape(shape)
+
+
+def float_tensor(values: NDArray[np.float32]) -> Tensor:
+    """A float32 array as a tensor to write."""
+    return "F32", list(values.shape), np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, tensor by tensor.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape, data) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + data.nbytes]}
+        end += data.nbytes
+    text = json.dumps(header).encode()
+    # The tensors begin at a multiple of 8.
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, _, data in tensors.values():
+            file.write(data.data)
 
 
 def read_adapter(folder: Path) -> tuple[dict[str, Tensor], float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jv5kit.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +218,13 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     if reason is not None:
         raise InputError(f"the model {reason}")
     return ARCHITECTURES[config["model_type"]]
+
+
+def own_names(row: Architecture, names: Iterable[str]) -> dict[str, str]:
+    """The names of a file's tensors, each with that in the model without a head."""
+    names = list(names)
+    prefix = next((prefix for prefix in row.prefixes if f"{prefix}{row.names.tokens}.weight" in names), "")
+    return {name: name.removeprefix(prefix) for name in names}
 
 
 def shape_of(row: Architecture, config: Mapping[str, Any]) -> Shape:

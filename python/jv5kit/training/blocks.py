@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,12 +12,15 @@ from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
 
-def made_again(tensor: Tensor, make: Callable[[], Tensor]) -> saved_tensors_hooks:
+def made_again(tensor: Tensor, make: Callable[[], Tensor]) -> AbstractContextManager[object]:
     """Inside, keep a tensor for the gradient by what makes it again: it is wide, and costs little to make."""
+    if not torch.is_grad_enabled():
+        return nullcontext()
     address = tensor.data_ptr()
 
     def pack(kept: Tensor) -> Tensor | Callable[[], Tensor]:

@@ -7,6 +7,7 @@ is left out: with a target for every row there is nothing that it regularizes, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from jv5kit.training.architectures import Architecture, Shape
+
+Attention = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
+"""Queries, keys and values to what each token attends to; see :meth:`PackedModel.run`."""
 
 _M = TypeVar("_M", bound=nn.Module)
 
@@ -141,30 +145,50 @@ class PackedModel(nn.Module):
         """
         self._check(tokens, lengths)
         layout = Layout(lengths, tokens.device)
-        states = self._embed(tokens, layout)
-        angles = self._angles(layout)
+
+        def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return attend(query, key, value, layout, causal=self.architecture.causal)
+
+        return self.run(tokens, layout.positions, attention)
+
+    def run(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        """The states of tokens, whatever attention makes of which tokens see each other.
+
+        Args:
+            tokens: int64 ``(T,)``.
+            positions: int64 ``(T,)``, of each token in its text, from 0 on.
+            attention: of queries ``(T, heads, width)``, keys and values ``(T, kv_heads, width)``, to
+                ``(T, heads * width)``.
+
+        Returns:
+            ``(T, dim)``.
+        """
+        states = self._embed(tokens, positions)
+        angles = self._angles(positions)
         low = _low_precision(states.device)
         for layer in self._layers:
             if self.architecture.post_norm:
-                states = layer.attention_norm(self._attention(layer, _cast(states, low), layout, angles) + states)
+                states = layer.attention_norm(self._attention(layer, _cast(states, low), angles, attention) + states)
                 states = layer.feed_forward_norm(self._feed_forward(layer, _cast(states, low)) + states)
             else:
                 normed = _cast(layer.attention_norm(states), low)
-                states = self._attention(layer, normed, layout, angles) + states
+                states = self._attention(layer, normed, angles, attention) + states
                 states = self._feed_forward(layer, _cast(layer.feed_forward_norm(states), low)) + states
         return states if self._ends.final_norm is None else self._ends.final_norm(states)
 
-    def _embed(self, tokens: Tensor, layout: Layout) -> Tensor:
+    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         ends = self._ends
         states: Tensor = ends.tokens(tokens)
         if ends.positions is not None:
-            states = states + ends.positions(layout.positions + self.shape.first_position)
+            states = states + ends.positions(positions + self.shape.first_position)
         if ends.types is not None:
             # All tokens are of the first type.
             states = states + ends.types.weight[0]
         return states if ends.embedding_norm is None else ends.embedding_norm(states)
 
-    def _attention(self, layer: _Layer, states: Tensor, layout: Layout, angles: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _attention(
+        self, layer: _Layer, states: Tensor, angles: tuple[Tensor, Tensor] | None, attention: Attention
+    ) -> Tensor:
         width = self.shape.head_width
         query, key, value = (
             linear(states).unflatten(-1, (-1, width)) for linear in (layer.query, layer.key, layer.value)
@@ -173,13 +197,13 @@ class PackedModel(nn.Module):
             query, key = layer.query_norm(query), layer.key_norm(key)
         if angles is not None:
             query, key = rotate(query, *angles), rotate(key, *angles)
-        attended = attend(query.to(value.dtype), key.to(value.dtype), value, layout, causal=self.architecture.causal)
+        attended = attention(query.to(value.dtype), key.to(value.dtype), value)
         output: Tensor = layer.attention_output(attended)
         return output
 
     def _feed_forward(self, layer: _Layer, states: Tensor) -> Tensor:
         activate = ACTIVATIONS[self.shape.activation]
-        up = layer.up(states)
+        up: Tensor = layer.up(states)
         if layer.gate is None:
             hidden = activate(up)
 
@@ -187,7 +211,7 @@ class PackedModel(nn.Module):
                 return activate(up.detach())
 
         else:
-            gate = layer.gate(states)
+            gate: Tensor = layer.gate(states)
             opened = activate(gate)
             with made_again(opened, lambda: activate(gate.detach())):
                 hidden = opened * up
@@ -199,16 +223,15 @@ class PackedModel(nn.Module):
             output: Tensor = layer.down(hidden)
         return output
 
-    def _angles(self, layout: Layout) -> tuple[Tensor, Tensor] | None:
+    def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines of the tokens' positions, ``(T, 1, width / 2)`` each."""
         if self.theta is None:
             return None
         width = self.shape.head_width
-        device = layout.positions.device
-        exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
-        frequencies = 1.0 / self.theta**exponents
-        angles = torch.arange(layout.longest, device=device)[:, None] * frequencies
-        return angles.cos()[layout.positions].unsqueeze(1), angles.sin()[layout.positions].unsqueeze(1)
+        exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
+        frequencies: Tensor = 1.0 / self.theta**exponents
+        angles = positions[:, None, None] * frequencies
+        return angles.cos(), angles.sin()
 
     def _check(self, tokens: Tensor, lengths: Sequence[int]) -> None:
         if sum(lengths) != len(tokens) or min(lengths, default=0) < 1:

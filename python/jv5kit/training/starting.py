@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from jv5kit.errors import InputError, ModelNotFoundError
 from jv5kit.pretrained import load_checkpoint
+from jv5kit.training.architectures import own_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,11 +105,9 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 def own_tensors(row: Architecture, config: dict[str, Any], tensors: dict[str, Tensor]) -> Weights:
     """The tensors by the names of the model without a head, and apart from them what an embedding does not need."""
-    marked = row.names.tokens + ".weight"
-    prefix = next((prefix for prefix in row.prefixes if f"{prefix}{marked}" in tensors), "")
     weights = Weights(config)
-    for name, tensor in tensors.items():
-        own = name.removeprefix(prefix)
+    for name, own in own_names(row, tensors).items():
+        tensor = tensors[name]
         if not own.startswith(row.ignored):
             weights.tensors[own] = tensor
         elif own.startswith("pooler."):

@@ -1,0 +1,196 @@
+"""What a finished run becomes: a folder to load, of the backbone with its adapters, or of one task merged into it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jv5kit.errors import InputError
+from jv5kit.pretrained import load_checkpoint, read_config
+from jv5kit.quantize import quantize_rows
+from jv5kit.tasks import document_prompt
+from jv5kit.training.architectures import ARCHITECTURES, own_names
+from jv5kit.training.card import Facts, read_run, write_card
+from jv5kit.training.layout import TOKENIZER_FILES, copy_tokenizer, write_layout
+from jv5kit.weights import float_matrix, float_tensor, read_adapter, read_weights, write_weights
+
+if TYPE_CHECKING:
+    from jv5kit.pretrained import Checkpoint
+    from jv5kit.weights import Tensor
+
+WEIGHTS = "model.safetensors"
+INT8_WEIGHTS = "model.int8.safetensors"
+"""Not the name that transformers looks for: it would take the int8 rows for the weights, without their scales."""
+
+ENTRIES = (
+    WEIGHTS,
+    INT8_WEIGHTS,
+    "config.json",
+    "modules.json",
+    "1_Pooling",
+    "2_Normalize",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    *TOKENIZER_FILES,
+    "adapters",
+    "onnx",
+    "train.png",
+    "README.md",
+)
+"""What an export may consist of."""
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder is a run of training, or a model."""
+    return any((folder / name).is_file() for name in ("run.toml", "config.json", "modules.json"))
+
+
+def export_model(
+    source: Path, output: Path, *, merge: str | None = None, int8: bool = False, onnx: bool = False, force: bool = False
+) -> list[Path]:
+    """Write a model as a folder that this package loads, and sentence-transformers too unless it has int8 rows.
+
+    Without ``merge`` the folder has the backbone and ``adapters/TASK``, one of which an encoder uses in each call. All
+    files are written aside, and get their names when all are there.
+
+    Args:
+        source: the folder of a run, or any model's.
+        output: the folder to write.
+        merge: the task whose adapter is added to the weights; the others are left out.
+        int8: matrices as int8 rows with a scale each: a quarter of the size, for this package alone.
+        onnx: write ``onnx/model.onnx`` as well: float32, pooled, of unit length.
+        force: replace an export that is there.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: the source is none, has no such adapter, or the output is there already or cannot be written.
+        MissingExtraError: ``onnx`` asks for a library that is not installed.
+    """
+    checkpoint = load_checkpoint(_student_of(source))
+    if merge is not None and merge not in checkpoint.adapters:
+        known = ", ".join(checkpoint.adapters) or "none"
+        raise InputError(f"--merge {merge} is no adapter of {source}; it has {known}")
+    if onnx:
+        _check_onnx(checkpoint, merge)
+    if output.resolve().is_relative_to(checkpoint.folder.resolve()):
+        raise InputError(f"{output} is the model itself, or within it; export to another folder")
+    old = [output / name for name in ENTRIES if (output / name).exists()]
+    if old and not force:
+        raise InputError(f"{old[0]} exists; replace the export with --force (force=True), or name another folder")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=output) as name:
+            aside = Path(name)
+            _write(checkpoint, source, aside, merge=merge, int8=int8, onnx=onnx)
+            for path in old:
+                (shutil.rmtree if path.is_dir() else Path.unlink)(path)
+            written = sorted(path.relative_to(aside) for path in aside.rglob("*") if path.is_file())
+            for path in sorted(aside.iterdir()):
+                path.replace(output / path.name)
+    except OSError as error:
+        raise InputError(f"cannot write {output}: {error.strerror or error}") from None
+    return [output / path for path in written]
+
+
+def _student_of(source: Path) -> Path:
+    """The folder of the model."""
+    if (source / "student").is_dir():
+        return source / "student"
+    if (source / "run.toml").is_file():
+        raise InputError(f"{source} is a run of which no phase is done; go on with it: jv5kit train --resume")
+    return source
+
+
+def _check_onnx(checkpoint: Checkpoint, merge: str | None) -> None:
+    from jv5kit.training.onnx_file import check_onnx
+
+    if checkpoint.adapters and merge is None:
+        tasks = ", ".join(checkpoint.adapters)
+        raise InputError(f"an ONNX file is of one task; choose it with --merge, one of {tasks}")
+    check_onnx()
+
+
+def _write(checkpoint: Checkpoint, source: Path, folder: Path, *, merge: str | None, int8: bool, onnx: bool) -> None:
+    config = read_config(checkpoint)
+    tensors = _tensors(checkpoint, config)
+    if merge is not None:
+        _merge(tensors, checkpoint.adapters[merge])
+    if int8:
+        _to_rows(tensors)
+    write_weights(folder / (INT8_WEIGHTS if int8 else WEIGHTS), tensors)
+    copy_tokenizer(checkpoint.folder, folder, checkpoint.max_tokens)
+    write_layout(
+        folder,
+        {name: value for name, value in config.items() if name != "auto_map"},
+        dim=checkpoint.dim,
+        pooling=checkpoint.pooling,
+        prompts=_prompts(checkpoint, merge),
+        default_prompt_name=checkpoint.default_prompt_name,
+        max_tokens=checkpoint.max_tokens,
+        lower_case=checkpoint.lower_case,
+    )
+    if merge is None:
+        for task, adapter in checkpoint.adapters.items():
+            (folder / "adapters" / task).mkdir(parents=True)
+            for name in ("adapter_config.json", "adapter_model.safetensors"):
+                shutil.copyfile(adapter / name, folder / "adapters" / task / name)
+    if onnx:
+        from jv5kit.training.onnx_file import write_onnx
+        from jv5kit.training.student import Student, StudentStart
+
+        # Of what was written, int8 rows included: its embeddings are those of the folder.
+        write_onnx(Student.load(StudentStart(model=str(folder))), folder / "onnx" / "model.onnx")
+    facts = Facts(checkpoint=load_checkpoint(folder), config=config, merged=merge, int8=int8, onnx=onnx)
+    write_card(folder, facts, read_run(source))
+
+
+def _tensors(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, Tensor]:
+    """A model's tensors, under the names of transformers' model without a head."""
+    tensors = read_weights(sorted(checkpoint.folder.glob("*.safetensors")))
+    row = ARCHITECTURES.get(str(config.get("model_type")))
+    if row is None:
+        return tensors
+    heads = tuple(start for start in row.ignored if start != "pooler.")
+    own = own_names(row, tensors)
+    return {own[name]: tensor for name, tensor in tensors.items() if not own[name].startswith(heads)}
+
+
+def _merge(tensors: dict[str, Tensor], adapter: Path) -> None:
+    """Add an adapter to the matrices that it is for, in float32: ``W + scale · B A``.
+
+    Raises:
+        InputError: it is for a matrix that the model does not have, or of another shape.
+    """
+    matrices, scale = read_adapter(adapter)
+    for name in sorted(name for name in matrices if name.endswith(".lora_A.weight")):
+        layer = name.removesuffix(".lora_A.weight")
+        up = matrices.get(f"{layer}.lora_B.weight")
+        whole = f"{layer}.weight"
+        if up is None or whole not in tensors:
+            raise InputError(f"{adapter}: {name} belongs to no layer of the model, or has no lora_B")
+        weights = float_matrix(tensors[whole], tensors.pop(f"{whole}_scale", None))
+        down, outer = float_matrix(matrices[name]), float_matrix(up)
+        if (outer.shape[0], down.shape[1]) != weights.shape:
+            raise InputError(f"{adapter}: {name} is of a layer of another shape than {list(weights.shape)}")
+        tensors[whole] = float_tensor(weights + scale * (outer @ down))
+
+
+def _to_rows(tensors: dict[str, Tensor]) -> None:
+    """Turn matrices into int8 rows with a scale each; vectors stay."""
+    for name, tensor in list(tensors.items()):
+        dtype, shape, _ = tensor
+        if len(shape) == 2 and dtype in ("F64", "F32", "F16", "BF16"):
+            rows, scales = quantize_rows(float_matrix(tensor))
+            tensors[name] = "I8", shape, rows.reshape(-1).view("uint8")
+            tensors[f"{name}_scale"] = float_tensor(scales)
+
+
+def _prompts(checkpoint: Checkpoint, merge: str | None) -> dict[str, str]:
+    """A model of one task other than retrieval has one prompt, that of documents, whatever asks for it."""
+    if merge in (None, "retrieval"):
+        return checkpoint.prompts
+    return dict.fromkeys(checkpoint.prompts, document_prompt(checkpoint.prompts))
