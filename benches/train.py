@@ -1,8 +1,8 @@
 """Compare training with sentence-transformers' trainer: `python benches/train.py`.
 
 The same student (all-MiniLM-L6-v2, all weights), the same pairs of texts of 5-400 tokens, the same loss (InfoNCE with
-in-batch negatives), batch and optimizer. Their losses of one batch must be the same before anything is timed.
-Tokenizing is timed for all. The sides take turns in one process, on one thread, and the result is the median, over the pairs of
+in-batch negatives), batch and optimizer. Their losses of a batch must be the same before anything is timed. Tokenizing
+is timed for all. The sides take turns in one process, on one thread, and the result is the median, over the pairs of
 runs, of the peer's CPU time / ours; memory is the peak of a process of its own that does one side.
 """
 
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -185,7 +184,7 @@ def compare(folder: Path, pairs: list[tuple[str, str]], steps: int, turns: int, 
 
 def _rate(times: Any) -> float:
     """Tokens a second, at the best."""
-    return 1 / min(times)
+    return 1 / float(min(times))
 
 
 def main(
@@ -212,10 +211,10 @@ def main(
     torch.set_num_threads(1)
     if side is not None:
         pairs = [tuple(pair) for pair in json.loads((folder / "pairs.json").read_text(encoding="utf-8"))]
-        run: Callable[[], object] = lambda: Ours(pairs, folder).steps(steps)  # noqa: E731
         if side == "peer":
-            run = lambda: Peer(pairs, folder).steps(steps, {})  # noqa: E731
-        run()
+            Peer(pairs, folder).steps(steps, {})
+        else:
+            Ours(pairs, folder).steps(steps)
         return
     with tempfile.TemporaryDirectory() as place:
         chosen = pairs_of(paths or [], Path(place), BATCH * steps * 2)

@@ -38,7 +38,12 @@ def test_a_size_from_its_backbone_to_hits(
 ) -> None:
     backbone = tmp_path / "backbone"
     vocabulary = models.write_tokenizer(backbone, template="$A")
-    models.random_model(backbone, kind, vocab_size=vocabulary, num_key_value_heads=2, head_dim=16)
+    tokens: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+    if kind == "eurobert":
+        tokens |= {"mask_token_id": 1, "num_key_value_heads": 4}
+    else:
+        tokens |= {"num_key_value_heads": 2, "head_dim": 16}
+    models.random_model(backbone, kind, vocab_size=vocabulary, **tokens)
     teacher = models.as_sentence_transformers(models.qwen3(tmp_path / "teacher"), pooling="lasttoken")
     config = tmp_path / "tiny.toml"
     tables = "\n".join(
