@@ -243,3 +243,25 @@ def test_a_dry_run_prints_its_settings(tmp_path: Path, inside: Any) -> None:
     estimates = json.loads(outcome.stdout)["estimates"]
     assert estimates["parameters"] == 211_766_016
     assert {phase["trained"] for phase in estimates["phases"]} == {211_766_016, 6_782_976}
+
+
+def test_a_replacement_that_was_cut_off(tmp_path: Path) -> None:
+    from jv5kit.training.outputs import put_in_place, take_back
+
+    put_in_place(tmp_path, "a/b", lambda folder: (folder / "file").write_text("old"))
+
+    def fail(folder: Path) -> None:
+        (folder / "file").write_text("new")
+        raise OSError("cut off")
+
+    with pytest.raises(OSError, match="cut off"):
+        put_in_place(tmp_path, "a/b", fail)
+    assert (tmp_path / "a/b/file").read_text() == "old"
+    # Between the two renames.
+    (tmp_path / "a/b").rename(tmp_path / ".a-b.old")
+    take_back(tmp_path, "a/b")
+    assert (tmp_path / "a/b/file").read_text() == "old"
+    put_in_place(tmp_path, "a/b", lambda folder: (folder / "file").write_text("new"))
+    take_back(tmp_path, "a/b")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["a", "a/b", "a/b/file"]
+    assert (tmp_path / "a/b/file").read_text() == "new"

@@ -74,15 +74,15 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
                 {key: value.detach().cpu().contiguous() for key, value in getattr(checkpoint, name).items()}, file
             )
             checksums[name] = _checksum(file)
-            _sync(file)
+            sync(file)
         state = {"step": checkpoint.step, "data": checkpoint.data, "crc32c": checksums}
         (aside / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        _sync(aside / "state.json")
-        _sync(aside)
+        sync(aside / "state.json")
+        sync(aside)
         if path.exists():
             shutil.rmtree(path)
         aside.rename(path)
-        _sync(folder)
+        sync(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         left = [one.name for one in _written(folder)]
@@ -133,7 +133,8 @@ def _checksum(path: Path) -> str:
     return f"{_native.crc32c(path.read_bytes()):08x}"
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Let what was written of a file or a folder reach the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

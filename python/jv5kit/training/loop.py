@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jv5kit.training.student import Student
     from jv5kit.training.teacher import Teacher
 
-AHEAD_TEXTS = 8192
+AHEAD_TEXTS = 2048
 """Texts of coming batches whose teacher embeddings are made together."""
 
 
@@ -43,13 +43,11 @@ class Targets:
         teacher: the model and its cache.
         prompts: what it puts before queries and before documents.
         turn: what is done to its embeddings.
-        on_texts: called with how many were encoded, as they are.
     """
 
     teacher: Teacher
     prompts: dict[Role, str]
     turn: Callable[[NDArray[Any]], NDArray[Any]] | None = None
-    on_texts: Callable[[int], None] | None = None
 
     def rows(self, column: Column) -> Tensor:
         """The targets of a column's texts: ``(n, dim)``."""
@@ -59,7 +57,7 @@ class Targets:
     def prepare(self, columns: Sequence[Column]) -> int:
         """Encode what the cache has not."""
         texts = ((self.prompts[column.role], text) for column in columns if column.taught for text in column.texts)
-        return self.teacher.prepare(texts, self.on_texts)
+        return self.teacher.prepare(texts)
 
 
 @dataclass(slots=True)

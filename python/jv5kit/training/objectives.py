@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from jv5kit.errors import InputError
 from jv5kit.training import losses
 from jv5kit.training.projection import Distillation, over_dims
 from jv5kit.training.rows import Labeled, Pair, Scored, Text
@@ -353,6 +354,9 @@ def never_negatives(queries: Column, positives: Column, mined: Column | None, *,
         positives: a text for each row.
         mined: negatives of the rows.
         shared: whether mined negatives are negatives of other rows than their own.
+
+    Raises:
+        InputError: no row has a negative.
     """
     count = len(positives.texts)
     candidates = positives.texts + (mined.texts if mined is not None else [])
@@ -361,6 +365,12 @@ def never_negatives(queries: Column, positives: Column, mined: Column | None, *,
     if mined is not None and not shared:
         owners = torch.repeat_interleave(torch.arange(count), torch.tensor(mined.counts))
         never[:, count:] |= owners[None, :] != torch.arange(count)[:, None]
+    own = torch.nn.functional.one_hot(torch.arange(count), len(candidates)).bool()
+    if (never | own).all():
+        raise InputError(
+            f"a batch of {count} rows, of which the first is {queries.texts[0]!r}, has no negative for any of them: "
+            "let batches have more rows, or find negatives with jv5kit mine"
+        )
     return never
 
 

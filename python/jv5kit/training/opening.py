@@ -13,6 +13,7 @@ from jv5kit.errors import InputError
 from jv5kit.rotation import Rotation
 from jv5kit.training.estimates import config_of
 from jv5kit.training.objectives import two_columns
+from jv5kit.training.outputs import take_back
 from jv5kit.training.rows import open_source
 from jv5kit.training.student import Student, StudentStart
 from jv5kit.training.teacher import Teacher, cache_folder
@@ -54,6 +55,7 @@ def load_student(run: RunSettings, output: Path) -> Student:
         ModelNotFoundError: it cannot be found or read.
     """
     settings = run.student
+    take_back(output, "student")
     kept = output / "student"
     if kept.exists():
         return Student.load(StudentStart(model=str(kept)))

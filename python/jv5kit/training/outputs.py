@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from jv5kit.errors import InputError
+from jv5kit.training.checkpoints import sync
 from jv5kit.training.config import overlay
 from jv5kit.training.sizes import RunSettings
 
@@ -60,31 +61,56 @@ def done_phases(folder: Path) -> list[str]:
     return done
 
 
-def put_in_place(folder: Path, write: Callable[[Path], object]) -> None:
-    """Write a folder aside, and put it in the place of the one that may be there."""
-    aside = folder.with_name(f".{folder.name}")
-    old = folder.with_name(f".{folder.name}.old")
-    for leftover in (aside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+def put_in_place(run: Path, name: str, write: Callable[[Path], object]) -> None:
+    """Write a folder aside, and put it in the place of the one that may be there.
+
+    Args:
+        run: the run's folder.
+        name: of the folder in it, with slashes.
+        write: is given the folder to fill.
+    """
+    folder, (aside, old) = run / name, _beside(run, name)
+    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     write(aside)
+    for path in sorted(aside.rglob("*")):
+        sync(path)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     aside.rename(folder)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def take_back(run: Path, name: str) -> None:
+    """Bring back a folder whose replacement was cut off between the two renames."""
+    folder, (_, old) = run / name, _beside(run, name)
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+
+
+def _beside(run: Path, name: str) -> tuple[Path, Path]:
+    """Where the new folder of that name is made, and where the old one is put."""
+    plain = name.replace("/", "-")
+    return run / f".{plain}.new", run / f".{plain}.old"
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, there whole or not at all."""
     aside = path.with_name(f".{path.name}")
     aside.write_text(text, encoding="utf-8")
+    sync(aside)
     aside.replace(path)
+    sync(path.parent)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors as safetensors, there whole or not at all."""
     aside = path.with_name(f".{path.name}")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, aside)
+    sync(aside)
     aside.replace(path)
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from jv5kit.encoder import one_warning
 from jv5kit.errors import InputError
 from jv5kit.logs import logger
 from jv5kit.progress import ProgressBar
@@ -122,9 +123,11 @@ class Run:
             self._write_what_it_is()
         self._accelerator.wait_for_everyone()
         done = done_phases(self.output)
-        for phase in self.phases:
-            if phase.name not in done:
-                self._run(phase)
+        # The teacher's texts that are longer than its context.
+        with one_warning():
+            for phase in self.phases:
+                if phase.name not in done:
+                    self._run(phase)
 
     def _run(self, phase: Phase) -> None:
         folder = self.output / "checkpoints" / phase.name
@@ -151,7 +154,8 @@ class Run:
         if checkpoint is not None:
             loop.go_on(checkpoint)
             logger.info("%s goes on after step %d", phase.name, checkpoint.step)
-        self._journal.cut(phase.name, loop.step_number)
+        # Before the first step nothing is kept, not even what the student was before it.
+        self._journal.cut(phase.name, loop.step_number or -1)
         try:
             self._steps(phase, loop, folder)
         except KeyboardInterrupt:
@@ -207,15 +211,14 @@ class Run:
         if self._first:
             self._journal.draw()
             if phase.task is None:
-                put_in_place(self.output / "student", self._student.save)
+                put_in_place(self.output, "student", self._student.save)
                 if isinstance(objective.module, Distillation):
                     write_tensors(self.output / "projection.safetensors", objective.module.state_dict())
             else:
-                student = self.output / "student"
-                if not student.exists():
-                    put_in_place(student, self._student.save)
-                target = student / "adapters" / phase.task
-                put_in_place(target, lambda place: lora.save_adapter(self._student, place))
+                if not (self.output / "student").exists():
+                    put_in_place(self.output, "student", self._student.save)
+                adapter = f"student/adapters/{phase.task}"
+                put_in_place(self.output, adapter, lambda place: lora.save_adapter(self._student, place))
             done = [*done_phases(self.output), phase.name]
             write_text(self.output / "progress.json", json.dumps({"done": done}))
             shutil.rmtree(folder, ignore_errors=True)

@@ -95,12 +95,11 @@ class Teacher:
         """Values of an embedding."""
         return self.encoder.dim
 
-    def prepare(self, texts: Iterable[Prompted], on_texts: Callable[[int], None] | None = None) -> int:
+    def prepare(self, texts: Iterable[Prompted]) -> int:
         """Encode those texts that the cache has not, and write them to it; returns how many those were.
 
         Args:
             texts: of which no text needs to be there only once.
-            on_texts: called with how many were encoded and written, shard by shard.
 
         Raises:
             OSError: the cache cannot be written.
@@ -112,8 +111,6 @@ class Teacher:
         for start in range(0, len(mine), SHARD_TEXTS):
             part = mine[start : start + SHARD_TEXTS]
             self._write(part, self._encode(part))
-            if on_texts is not None:
-                on_texts(len(part))
         if self._wait is not None:
             self._wait()
         if missing:
