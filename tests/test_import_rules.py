@@ -39,6 +39,13 @@ RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 HEAVY = {"torch", "transformers"}
 MAY_NAME_TORCH = {"modeling"}
 
+# What only some files may import, and when they run: a plot is drawn, a task of mteb is run, a classifier is trained.
+EXTRAS = {
+    "matplotlib": {"plots.py"},
+    "mteb": {"mteb_adapter.py"},
+    "sklearn": {"classification.py", "clustering.py"},
+}
+
 
 def sources() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
@@ -79,6 +86,8 @@ def violations(path: Path, source: str) -> list[str]:
         # Training is loaded by the commands that train, after they found torch installed.
         if root in HEAVY and own != "training" and (own not in MAY_NAME_TORCH or top):
             wrong.append(f"{own} imports {name}" + (" at its top" if top else ""))
+        if root in EXTRAS and (path.name not in EXTRAS[root] or top):
+            wrong.append(f"{path.name} imports {name}" + (" at its top" if top else ""))
         if root == "jv5kit" and rest:
             other = rest.partition(".")[0]
             if other in RANK and RANK[other] > RANK[own]:
@@ -102,6 +111,11 @@ def test_the_rules_see_what_breaks_them() -> None:
     assert not violations(PACKAGE / "training" / "packed.py", "import torch")
     assert violations(PACKAGE / "encoder.py", "def f():\n    from jv5kit.training import packed")
     assert not violations(types, "if TYPE_CHECKING:\n    from jv5kit.index import Index")
+    plots = PACKAGE / "evaluation" / "plots.py"
+    assert not violations(plots, "def f():\n    from matplotlib.figure import Figure")
+    assert violations(plots, "from matplotlib.figure import Figure")
+    assert violations(plots, "def f():\n    import mteb")
+    assert violations(PACKAGE / "evaluation" / "runner.py", "def f():\n    import sklearn.cluster")
 
 
 def test_no_module_is_named_search() -> None:

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from command import COMMAND, environment
 
@@ -29,6 +31,19 @@ def test_each_public_name_is_there_and_loads_no_torch(name: str) -> None:
         f"import sys, jv5kit; print(jv5kit.{name}.__name__, 'torch' in sys.modules, 'transformers' in sys.modules)"
     )
     assert printed == f"{name} False False\n"
+
+
+def test_a_search_loads_nothing_that_only_writes(tmp_path: Path) -> None:
+    jv5kit.Index.build(tmp_path / "x.jv5", embeddings=np.eye(8), precision="float32").close()
+    names = [
+        f"jv5kit.{name}"
+        for name in ("building", "documents", "exporting", "passages", "sources", "storage.merging", "storage.writer")
+    ]
+    open_it = f"import sys, numpy, jv5kit; index = jv5kit.Index.open({str(tmp_path / 'x.jv5')!r})"
+    printed = python(
+        f"{open_it}; print(index.search(numpy.eye(8)[3])[0].id, [name for name in {names!r} if name in sys.modules])"
+    )
+    assert printed == "3 []\n"
 
 
 def test_the_names_are_listed() -> None:

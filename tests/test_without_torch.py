@@ -132,6 +132,18 @@ def test_the_commands_run(with_model: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), here)
 
 
+def test_retrieval_and_sts_are_evaluated(with_model: str, tmp_path: Path) -> None:
+    (tmp_path / "birds" / "qrels").mkdir(parents=True)
+    write_jsonl(tmp_path / "birds" / "corpus.jsonl", DOCUMENTS)
+    write_jsonl(tmp_path / "birds" / "queries.jsonl", [{"id": "q", "text": "which bird finds its food by smell"}])
+    (tmp_path / "birds" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tkiwi\t1\n")
+    (tmp_path / "alike").mkdir()
+    pairs = [{"sentence1": "a bird", "sentence2": text, "score": i} for i, text in enumerate(("a ship", "birds"))]
+    write_jsonl(tmp_path / "alike" / "test.jsonl", pairs)
+    found = json.loads(run(with_model, "eval", "--data", ".", "--dims", "256", "--json", cwd=tmp_path).stdout)
+    assert [(one["name"], one["scores"][0][one["metric"]]) for one in found["sets"]] == [("alike", 1), ("birds", 1)]
+
+
 def test_embeddings_that_are_given_need_no_model(packages: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "docs.jsonl", DOCUMENTS)
     np.save(tmp_path / "x.npy", random_rows(3))

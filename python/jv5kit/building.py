@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
+from jv5kit import graph
 from jv5kit.documents import metadata_json
 from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings, whole_number
 from jv5kit.encoder import one_warning
-from jv5kit.errors import DuplicateError, InputError
+from jv5kit.errors import DuplicateError, InputError, Jv5kitError
 from jv5kit.passages import LEAST_TOKENS, Splitter
 from jv5kit.progress import ProgressBar
 from jv5kit.rotation import Rotation
@@ -20,15 +22,16 @@ from jv5kit.storage import graphs
 from jv5kit.storage.rotations import read_rotation
 from jv5kit.storage.state import Settings
 from jv5kit.storage.vectors import vectors
+from jv5kit.storage.writer import Writer
 from jv5kit.types import PRECISIONS, RESCORES, Document, Precision, Rescore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
 
     from jv5kit.sources import Rows, Source
-    from jv5kit.storage.writer import Writer
 
 ROTATION_SAMPLE = 8192
 """Embeddings that a rotation is fitted on."""
@@ -151,6 +154,36 @@ def settings_of(
     )
 
 
+@contextmanager
+def new(path: Path, settings: Settings, *, force: bool) -> Iterator[Writer]:
+    """The writer of a new index, which is there when its documents were added."""
+    writer = Writer.create(path, settings, force=force)
+    try:
+        yield writer
+    except BaseException:
+        writer.abandon()
+        raise
+    writer.close()
+
+
+def extend(writer: Writer, source: Source, settings: Settings, options: AddOptions, *, upsert: bool) -> Added:
+    """Add documents to an index, as :func:`add` does, unless its settings are no longer those that were read.
+
+    Raises:
+        Jv5kitError: they are not.
+    """
+    if writer.state.settings != settings:
+        raise Jv5kitError(f"{writer.folder} was replaced by another index meanwhile; nothing was added, try again")
+    return add(
+        writer,
+        source,
+        upsert=upsert,
+        skip=options.get("skip"),
+        on_commit=options.get("on_commit"),
+        show_progress_bar=options.get("show_progress_bar"),
+    )
+
+
 def add(
     writer: Writer,
     source: Source,
@@ -201,6 +234,7 @@ def add(
             progress(len(documents))
     if rotate and run.rotation is None:
         raise InputError("there is no document, and thus no embedding, to fit a rotation on")
+    graph.grow(writer)
     return Added(run.documents, run.identical, run.replaced)
 
 

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from jv5kit import building, exporting, graph, querying
-from jv5kit.errors import IndexDamagedError, InputError, Jv5kitError
+# What only writes is imported where it is used: a search from the command line must not wait for it.
+from jv5kit import querying
+from jv5kit.errors import IndexDamagedError, InputError
 from jv5kit.index_model import IndexModel
-from jv5kit.sources import id_list, source_of
 from jv5kit.storage.catalog import Catalog, ReplacedError
 from jv5kit.storage.folder import check_free
 from jv5kit.storage.snapshot import open_snapshot
-from jv5kit.storage.writer import Writer
 from jv5kit.where import parse_filter
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from jv5kit.sources import Rows
     from jv5kit.storage.snapshot import Snapshot
     from jv5kit.storage.state import Settings
+    from jv5kit.storage.writer import Writer
     from jv5kit.types import Document, Hit, Precision, Rescore
 
 T = TypeVar("T")
@@ -109,21 +109,18 @@ class Index:
             IndexLockedError: another process is writing there.
             MissingExtraError: a setting needs a library that is not installed.
         """
+        from jv5kit import building
+        from jv5kit.sources import source_of
+
         # Before the model is loaded: that takes seconds.
         building.check_settings(precision, rescore, hnsw=hnsw, passages=passages)
         check_free(Path(path), force=force)
         source = source_of(documents, encoder, embeddings, ids)
         settings = building.settings_of(source, dim, precision, rescore, lexical=lexical, hnsw=hnsw, passages=passages)
-        writer = Writer.create(Path(path), settings, force=force)
-        try:
+        with building.new(Path(path), settings, force=force) as writer:
             building.add(
                 writer, source, rotate=rotate, skip=skip, on_commit=on_commit, show_progress_bar=show_progress_bar
             )
-            graph.grow(writer)
-        except BaseException:
-            writer.abandon()
-            raise
-        writer.close()
         return cls.open(path)
 
     def add(
@@ -152,6 +149,9 @@ class Index:
     def _add(
         self, documents: Iterable[Document | Mapping[str, Any]] | None, options: AddOptions, *, upsert: bool
     ) -> Added:
+        from jv5kit import building
+        from jv5kit.sources import source_of
+
         self.refresh()
         settings = self.settings
         building.check_settings(settings.precision, hnsw=settings.hnsw)
@@ -161,18 +161,7 @@ class Index:
         source = source_of(documents, self.encoder if embeddings is None else None, embeddings, options.get("ids"))
         building.check_fits(source, settings)
         with self._writer() as writer:
-            if writer.state.settings != settings:
-                raise Jv5kitError(f"{self.path} was replaced by another index meanwhile; nothing was added, try again")
-            added = building.add(
-                writer,
-                source,
-                upsert=upsert,
-                skip=options.get("skip"),
-                on_commit=options.get("on_commit"),
-                show_progress_bar=options.get("show_progress_bar"),
-            )
-            graph.grow(writer)
-        return added
+            return building.extend(writer, source, settings, options, upsert=upsert)
 
     def get(self, ids: Sequence[str]) -> list[Document | None]:
         """The documents of some ids, None for each that the index does not have.
@@ -181,6 +170,8 @@ class Index:
             InputError: ``ids`` is a single string.
             IndexDamagedError: the index is not what was written.
         """
+        from jv5kit.sources import id_list
+
         wanted = id_list(ids)
         found = self._ask(lambda snapshot: snapshot.find(wanted))
         return [found[identifier][1] if identifier in found else None for identifier in wanted]
@@ -204,6 +195,8 @@ class Index:
             InputError: neither ids nor a filter are given, or both, or the filter does not fit the index.
             IndexLockedError: another process is writing the index.
         """
+        from jv5kit.sources import id_list
+
         if (ids is None) == (filter is None):
             raise InputError("say what to delete: either ids or a filter")
         condition = None if filter is None else parse_filter(filter)
@@ -224,6 +217,8 @@ class Index:
         Raises:
             IndexLockedError: another process is writing the index.
         """
+        from jv5kit import building, graph
+
         building.check_settings(self.settings.precision, hnsw=self.settings.hnsw)
         with self._writer() as writer:
             before = writer.state.segments
@@ -251,11 +246,15 @@ class Index:
             InputError: the folder has such files, or cannot be written.
             MissingExtraError: FAISS is not installed.
         """
+        from jv5kit import exporting
+
         return exporting.export(self._snapshot, Path(folder), faiss=faiss, force=force, on_rows=on_rows)
 
     @contextmanager
     def _writer(self) -> Iterator[Writer]:
         """The right to write; what was written is taken up afterwards."""
+        from jv5kit.storage.writer import Writer
+
         writer = Writer.open(self.path)
         try:
             yield writer

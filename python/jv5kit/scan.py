@@ -56,7 +56,7 @@ class Rows:
         ends = np.cumsum([segment.rows for segment in self.segments])
         of_segment = np.searchsorted(ends, positions, "right")
         found = []
-        for i in np.unique(of_segment).tolist():
+        for i in np.flatnonzero(np.bincount(of_segment.ravel())).tolist():
             within = np.nonzero(of_segment == i)
             found.append((self.segments[i], within, positions[within] - (ends[i] - self.segments[i].rows)))
         return found
@@ -146,6 +146,14 @@ def cosines(rows: Rows, query: NDArray[np.float32], positions: NDArray[np.int64]
     else:
         scores = _rescore(rows, query[None], positions[None])[0]
     return np.clip(scores, -1, 1)
+
+
+def stored_embedding(rows: Rows, position: int) -> NDArray[np.float32]:
+    """What is kept of an embedding ``(dim,)`` in an index that has int8 rows, to within their quantization."""
+    ((segment, _, local),) = rows.split(np.array([position], np.int64))
+    values, scales = (segment.rows_of(name, local) for name in ("rows", "scales"))
+    embedding: NDArray[np.float32] = values[local[0]] * scales[local[0]]
+    return embedding
 
 
 class Stage:

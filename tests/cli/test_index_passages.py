@@ -68,7 +68,8 @@ def nearest(encoder: Encoder) -> str:
     similarities = encoder.similarity(encoder.encode_query(QUERY), encoder.encode_document(rows.contents))[0]
     second, best = np.argsort(similarities)[-2:]
     assert similarities[best] - similarities[second] > 0.04
-    return rows.documents[best].text
+    text: str = rows.documents[best].text
+    return text
 
 
 @pytest.mark.parametrize("options", [[], ["--hybrid"]])

@@ -189,18 +189,15 @@ def test_clustering_is_mini_batch_k_means_from_fixed_seeds() -> None:
     assert found["V-measure"] > clustering.score(data, {"sentences": sentences}, "ubinary")["V-measure"] > 0
 
 
-@pytest.mark.parametrize("score", [classification.score, clustering.score])
-def test_what_needs_scikit_learn_says_so(monkeypatch: pytest.MonkeyPatch, score: object) -> None:
+def test_what_needs_scikit_learn_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("sklearn", "sklearn.cluster", "sklearn.exceptions", "sklearn.linear_model"):
         monkeypatch.setitem(sys.modules, name, None)
     sides = {"train": rows(4), "test": rows(4), "sentences": rows(4)}
-    sets = {
-        classification.score: Classification(["t"] * 2, [("a",), ("b",)], [[0, 1]], ["t"], [("a",)]),
-        clustering.score: Clustering(["t"] * 4, list("abab")),
-    }
-    assert callable(score)
-    with pytest.raises(MissingExtraError, match=r"pip install 'jv5kit\[eval\]'"):
-        score(sets[score], sides, "float32")
+    two = Classification(["t"] * 2, [("a",), ("b",)], [[0, 1]], ["t"], [("a",)])
+    with pytest.raises(MissingExtraError, match=r"classification needs scikit-learn: pip install 'jv5kit\[eval\]'"):
+        classification.score(two, sides, "float32")
+    with pytest.raises(MissingExtraError, match=r"clustering needs scikit-learn: pip install 'jv5kit\[eval\]'"):
+        clustering.score(Clustering(["t"] * 4, list("abab")), sides, "float32")
 
 
 @pytest.mark.parametrize("precision", STORED_PRECISIONS)

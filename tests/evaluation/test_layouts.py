@@ -83,7 +83,11 @@ def test_labels_with_a_train_file_are_predicted(tmp_path: Path) -> None:
 
 
 def test_lists_of_labels_are_multilabel(tmp_path: Path) -> None:
-    rows = [{"text": "t", "labels": ["a", 2]}, {"text": "u", "labels": []}, {"text": "v", "labels": ["b"]}]
+    rows: list[dict[str, Any]] = [
+        {"text": "t", "labels": ["a", 2]},
+        {"text": "u", "labels": []},
+        {"text": "v", "labels": ["b"]},
+    ]
     write_jsonl(tmp_path / "train.jsonl", rows)
     write_jsonl(tmp_path / "test.jsonl", rows)
     found: Classification = only(tmp_path)
@@ -217,12 +221,13 @@ def test_what_is_no_set_is_named(tmp_path: Path, files: dict[str, str | bytes], 
 
 def test_labels_that_cannot_be_learned(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "test.jsonl", labels("ab"))
-    for train, message in (
+    bad: list[tuple[list[dict[str, Any]], str]] = [
         (labels("aaa"), "the train rows have 1 label"),
         (labels("cd"), "no label of the test rows is in the train rows"),
         ([*labels("ab"), {"text": "t", "labels": ["a"]}], "train.jsonl:3: some rows have 'label' and some 'labels'"),
         ([{"text": "t", "labels": "a"}], "train.jsonl:1: 'labels' is 'a'; it must be a list of labels"),
-    ):
+    ]
+    for train, message in bad:
         write_jsonl(tmp_path / "train.jsonl", train)
         with pytest.raises(InputError, match=message):
             only(tmp_path)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from jv5kit import Encoder
-from jv5kit.training import loop, lora
+from jv5kit.training import gathering, loop, lora
 from jv5kit.training.hardware import accelerator_of
 from jv5kit.training.objectives import ClassificationObjective, Objective, RetrievalObjective
 from jv5kit.training.projection import Distillation
@@ -85,8 +85,8 @@ def main(model: str, folder: str) -> None:
     accelerator = accelerator_of(bfloat16=False)
     cache = Path(folder) / f"teacher-{accelerator.process_index}"
     found = {name: gradients(accelerator, model, name, cache) for name in ("retrieval", "classification")}
-    gather = loop.gather
-    loop.gather = lambda rows, counts: gather(rows, counts).detach().requires_grad_()
+    gather = gathering.gather
+    vars(loop)["gather"] = lambda rows, counts: gather(rows, counts).detach().requires_grad_()
     found["detached"] = gradients(accelerator, model, "retrieval", cache)
     if accelerator.is_main_process:
         for name, own in found.items():

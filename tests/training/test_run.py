@@ -166,6 +166,7 @@ def test_an_adapter_leaves_the_backbone_as_it_is(tmp_path: Path, rows: Path, tin
         (["--size", "nano", "--init", "MODEL"], "contradict each other"),
         (["--init", "MODEL"], "say where the run goes with -o DIR"),
         (["--init", "MODEL", "-o", "OUT"], "there is nothing to train"),
+        (["-o", "OUT", "--resume"], "has no run to go on with"),
         (["--init", "MODEL", "-o", "OUT", "--resume"], "has no run to go on with: leave out --resume"),
         (["--init", "MODEL", "-o", "HERE", "--data", "pairs"], "is there already, and holds no run"),
         (["--init", "MODEL", "-o", "OUT", "--data", "pairs", "--task", "sts"], "--task sts is not known"),

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from jv5kit.cli import compact, delete, encode, eval, export, get, index, info, search, train
+from jv5kit.cli import compact, delete, encode, eval, export, get, index, info, mine, search, train
 from jv5kit.errors import InputError, Jv5kitError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command()(get.get)
 app.command()(delete.delete)
 app.command()(compact.compact)
 app.command()(export.export)
+app.command()(mine.mine)
 app.command()(encode.encode)
 app.command("eval")(eval.evaluate)
 app.command()(train.train)

@@ -115,9 +115,10 @@ def evaluate(
     sets = _read(data, split, wanted) if mteb is None else []
     named = _mteb_tasks(mteb) if mteb is not None else []
     encoder = Encoder.from_pretrained(model, backend=backend, device=device, dtype=dtype)  # type: ignore[arg-type]
+    kept = kept or default_dims(encoder.dim)
     check_dims(kept, compared, encoder.dim)
     facts = {"backend": encoder.backend.name, "device": encoder.backend.device, "dtype": encoder.backend.dtype}
-    report = Report(encoder.checkpoint.name, facts, kept or default_dims(encoder.dim), compared)
+    report = Report(encoder.checkpoint.name, facts, kept, compared)
     talk = _Talk(report, json=json, quiet=quiet)
     texts = TextEncoder(encoder, show_progress_bar=False if quiet else None)
     if mteb is not None:
@@ -127,9 +128,11 @@ def evaluate(
     else:
         from jv5kit.evaluation.runner import run, usable
 
-        sets = usable(report, encoder, sets, wanted)
         if _MADE in wanted:
             sets += _made(report, encoder, tokens)
+        sets = usable(report, encoder, sets, wanted)
+        if not sets:
+            raise InputError(f"nothing is left to evaluate on: {'; '.join(report.skipped)}")
         run(report, texts, sets, talk.begin, talk.result)
     talk.end()
     if plot is not None:
@@ -175,6 +178,7 @@ def _read(data: Path | None, split: str, wanted: Sequence[str]) -> list[tuple[st
     """The sets of ``--data`` that are asked for."""
     from jv5kit.errors import InputError
     from jv5kit.evaluation.folders import choose, find_sets
+    from jv5kit.evaluation.runner import check_extras
     from jv5kit.logs import logger
 
     if not split.replace("-", "").replace("_", "").isalnum():
@@ -182,7 +186,9 @@ def _read(data: Path | None, split: str, wanted: Sequence[str]) -> list[tuple[st
     found, strange = find_sets(data, split) if data is not None else ([], [])
     if strange:
         logger.warning("%s: no evaluation set of the split %s is in %s", data, split, ", ".join(strange))
-    return [(one.name, one.read()) for one in (choose(found, wanted) if wanted else found)]
+    sets = [(one.name, one.read()) for one in (choose(found, wanted) if wanted else found)]
+    check_extras(sets)
+    return sets
 
 
 def _mteb_tasks(names: str) -> list[Any]:

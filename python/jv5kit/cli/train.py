@@ -128,10 +128,12 @@ def _settings(
         settings = size_named(size)
     elif init is not None:
         settings = FROM_A_MODEL
-    if config is None and resumed is not None:
+    if config is None and resumed is not None and (resumed / "run.toml").exists():
         config = resumed / "run.toml"
     if config is not None:
         settings = read_toml(config, settings)
+    elif size is None and init is None and resumed is not None:
+        raise InputError(f"{resumed} has no run to go on with")
     elif size is None and init is None:
         raise InputError("say what to train: --size small, nano or pico; --init MODEL; or --config FILE")
     flags: dict[str, Any] = {

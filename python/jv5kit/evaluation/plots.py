@@ -21,6 +21,9 @@ PANELS = 9
 
 _COLUMNS = 3
 
+_NAMES = 3
+"""Precisions beside each other in the legend, for each column of panels."""
+
 # Of Okabe and Ito: told apart by everybody, as the markers are where colors are lost.
 _STYLES: dict[StoredPrecision, tuple[str, str]] = dict(
     zip(
@@ -85,9 +88,10 @@ def _figure(
     panels: Sequence[tuple[str, list[Result]]],
     place: Callable[[Any, Report], Callable[[int, StoredPrecision], float]],
 ) -> Any:
-    columns = min(_COLUMNS, len(panels))
+    # Four are a square.
+    columns = 2 if len(panels) == 4 else min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = figure_of(figsize=(1.2 + 4.2 * columns, 1.1 + 3.3 * rows), layout="constrained")
+    figure = figure_of(figsize=(1.2 + 4.4 * columns, 1.3 + 3.4 * rows), layout="constrained")
     figure.suptitle(f"{report.model.rstrip('/').rpartition('/')[2]}: {kind}", fontsize=13)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis, (title, results) in zip(axes.flat, panels, strict=False):
@@ -95,7 +99,7 @@ def _figure(
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_axis_off()
     lines, names = axes.flat[0].get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False)
+    figure.legend(lines, names, loc="outside lower center", ncols=min(len(names), _NAMES * columns), frameon=False)
     return figure
 
 
@@ -115,9 +119,9 @@ def _panel(
         )
         if points:
             color, marker = _STYLES[precision]
-            axis.plot(
-                *zip(*points, strict=True), color=color, marker=marker, markersize=5, linewidth=1.5, label=precision
-            )
+            # int8 lies on float32 nearly everywhere: large rings show from below it.
+            ring = {"markersize": 10, "markerfacecolor": "none"} if precision == "float32" else {"markersize": 5}
+            axis.plot(*zip(*points, strict=True), color=color, marker=marker, linewidth=1.5, label=precision, **ring)
     axis.set_title(title, fontsize=11)
     axis.set_ylabel(metric)
     axis.grid(visible=True, which="major", color="#dddddd", linewidth=0.8)
@@ -131,6 +135,7 @@ def _bytes_place(axis: Any, _: Report) -> Callable[[int, StoredPrecision], float
 
     axis.set_xscale("log", base=4)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.minorticks_off()
     axis.set_xlabel("bytes a document")
     return document_bytes
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jv5kit.embeddings import truncate_embeddings
-from jv5kit.errors import InputError
+from jv5kit.errors import InputError, MissingExtraError
 from jv5kit.evaluation import bitext, classification, clustering, pairs, reranking, retrieval, summarization
 from jv5kit.evaluation.quantized import document_bytes, has_meaning
 from jv5kit.evaluation.tasks import ADAPTERS, QUERIES
@@ -162,6 +163,17 @@ def run(
         result = evaluate(encoder, name, data, report.dims, report.precisions)
         report.results.append(result)
         on_result(result)
+
+
+def check_extras(sets: Iterable[tuple[str, EvaluationSet]]) -> None:
+    """Refuse sets that need scikit-learn where it is not installed: before their texts are encoded.
+
+    Raises:
+        MissingExtraError: names the first one.
+    """
+    for name, data in sets:
+        if data.kind in ("classification", "clustering") and importlib.util.find_spec("sklearn") is None:
+            raise MissingExtraError(f"{name}: {data.kind} needs scikit-learn: pip install 'jv5kit[eval]'")
 
 
 def size_of(texts: Mapping[str, int]) -> str:

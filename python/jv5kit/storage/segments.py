@@ -70,7 +70,7 @@ class Segment:
         span = (last - first).max(initial=0) // spec.block_bytes
         # A row longer than a block has blocks between its first and its last.
         between = [first // spec.block_bytes + i for i in range(1, int(span))]
-        self._verify(name, np.unique(np.concatenate([touched, *between])))
+        self._verify(name, np.flatnonzero(np.bincount(np.concatenate([touched, *between]))))
         return self._view(name)
 
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

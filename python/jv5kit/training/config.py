@@ -6,7 +6,6 @@ import json
 import math
 import tomllib
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
-from functools import cache
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -154,7 +153,6 @@ def _literal(value: object) -> str:
             return str(value)
 
 
-@cache
 def _types(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 

@@ -20,7 +20,7 @@ def accelerator_of(*, bfloat16: bool) -> Accelerator:
 def fast_bfloat16() -> bool:
     """Whether bfloat16 has instructions of its own here; without them torch is slower in it than in float32."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Newer than the least torch that we take.
     known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name)() for name in known if hasattr(torch.cpu, name))
+    return any(bool(getattr(torch.cpu, name)()) for name in known if hasattr(torch.cpu, name))

@@ -102,7 +102,7 @@ def relational(student: Tensor, base: Tensor) -> Tensor:
 
 def signs(embeddings: Tensor, dim: int) -> Tensor:
     """The bits of the first ``dim`` values as -1 and 1, with the gradient of the values (straight through)."""
-    kept = normalize(embeddings[:, :dim]) * dim**0.5
+    kept = torch.as_tensor(normalize(embeddings[:, :dim]) * dim**0.5)
     # A bit is whether a value is above 0, as the index has it.
     bits = torch.where(kept > 0, 1.0, -1.0)
     return kept + (bits - kept).detach()
@@ -112,4 +112,5 @@ def repeats(left: list[str], right: list[str]) -> Tensor:
     """Where texts are the same: bool ``(len(left), len(right))``."""
     numbers: dict[str, int] = {}
     rows = [torch.tensor([numbers.setdefault(text, len(numbers)) for text in texts]) for texts in (left, right)]
-    return rows[0][:, None] == rows[1][None, :]
+    same: Tensor = rows[0][:, None] == rows[1][None, :]
+    return same

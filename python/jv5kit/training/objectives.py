@@ -16,7 +16,8 @@ from jv5kit.training.rows import Labeled, Pair, Scored, Text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jv5kit.training.rows import Kind, Row
+    from jv5kit.training.columns import Kind
+    from jv5kit.training.rows import Row
     from jv5kit.training.sizes import (
         ClassificationSettings,
         ClusteringSettings,
@@ -201,8 +202,8 @@ class RetrievalObjective:
                 self._nested,
             )
         if "sign" in self.weights:
-            bits = (losses.signs(side, self._settings.sign_dim) for side in (queries.student, candidates))
-            terms["sign"] = losses.infonce(*bits, self._temperature(), never)
+            own, others = (losses.signs(side, self._settings.sign_dim) for side in (queries.student, candidates))
+            terms["sign"] = losses.infonce(own, others, self._temperature(), never)
         return terms
 
 

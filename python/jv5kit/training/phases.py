@@ -13,6 +13,7 @@ from jv5kit.training.objectives import (
     RetrievalObjective,
     TextMatchingObjective,
 )
+from jv5kit.training.sizes import ClusteringSettings, DistillSettings, RetrievalSettings, TextMatchingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,3 +58,15 @@ KINDS: dict[str, tuple[str, ...]] = {
     "classification": ClassificationObjective.kinds,
 }
 """Of rows that each phase takes."""
+
+
+def asks_teacher(phase: Phase) -> bool:
+    """Whether a phase compares with the teacher."""
+    match phase.settings:
+        case DistillSettings(objective="infonce", similarity=0.0):
+            return False
+        case DistillSettings() | ClusteringSettings():
+            return True
+        case RetrievalSettings(distill=weight) | TextMatchingSettings(distill=weight):
+            return weight > 0
+    return False

@@ -95,7 +95,9 @@ def _start(rows: int, columns: int, start: ProjectionStart, seed: int) -> Tensor
         case "orthogonal":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                return nn.init.orthogonal_(torch.empty(rows, columns))
+                drawn = torch.empty(rows, columns)
+                nn.init.orthogonal_(drawn)
+                return drawn
         case "random":
             generator = torch.Generator().manual_seed(seed)
-            return torch.randn(rows, columns, generator=generator) * columns**-0.5
+            return torch.randn(rows, columns, generator=generator).mul_(columns**-0.5)

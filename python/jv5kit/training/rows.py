@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 from jv5kit.errors import InputError, Jv5kitError, MissingExtraError
 from jv5kit.training.labels import LabelGroups
 from jv5kit.training.reading import data_files
-from jv5kit.training.store import ROW_FIELDS, stored
+from jv5kit.training.store import ROW_FIELDS, checked_rows, columns_of, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from jv5kit.training.columns import Kind
     from jv5kit.training.store import Facts, Part
+
+
+READ = 1024
+"""Rows of a data set that are read together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,18 @@ class Text:
 
 Row = Pair | Scored | Labeled | Text
 
-_ROW: dict[Kind, Any] = {"pairs": Pair, "scored": Scored, "labeled": Labeled, "texts": Text}
+
+def _row(kind: Kind, values: Sequence[Any]) -> Row:
+    """The row of the values of its fields, in their order."""
+    match kind:
+        case "pairs":
+            return Pair(values[0], values[1], tuple(values[2]))
+        case "scored":
+            return Scored(*values)
+        case "labeled":
+            return Labeled(values[0], tuple(values[1]))
+        case "texts":
+            return Text(*values)
 
 
 class Source:
@@ -102,13 +117,8 @@ class Source:
         if not len(positions):
             return []
         columns: dict[str, list[Any]] = self._rows[list(positions)]
-        values: Iterator[tuple[Any, ...]] = zip(*(columns[name] for name in ROW_FIELDS[self.kind]), strict=True)
-        row = _ROW[self.kind]
-        if self.kind == "pairs":
-            return [Pair(anchor, positive, tuple(negatives)) for anchor, positive, negatives in values]
-        if self.kind == "labeled":
-            return [Labeled(text, tuple(labels)) for text, labels in values]
-        return [row(*value) for value in values]
+        values = zip(*(columns[name] for name in ROW_FIELDS[self.kind]), strict=True)
+        return [_row(self.kind, value) for value in values]
 
     def origin(self, position: int) -> str:
         """Where a row was read, for messages: ``pairs.jsonl:17``."""
@@ -161,6 +171,28 @@ def open_source(
     size = sum(info.st_size for info in states)
     folder, facts = stored(file.name, str(file.resolve()), state, parts, size, None)
     return Source(name, folder, facts, parts, weight=weight, batch=batch, length=length)
+
+
+def read_rows(path: str) -> Iterator[tuple[Row, str]]:
+    """The rows of a file or a folder, or of a data set of the hub, once in their order; files are not stored for it.
+
+    Returns:
+        Each row, with where it was read.
+
+    Raises:
+        InputError: as :func:`open_source`; a bad row when it is reached.
+    """
+    if not Path(path).exists():
+        source = open_source(path)
+        for start in range(0, len(source), READ):
+            positions = range(start, min(start + READ, len(source)))
+            yield from ((row, source.origin(at)) for at, row in zip(positions, source.rows(positions), strict=True))
+        return
+    parts = data_files(Path(path))
+    columns = columns_of(Path(path).name, parts)
+    for index, number, values in checked_rows(columns, parts):
+        row = _row(columns.kind, [values[name] for name in ROW_FIELDS[columns.kind]])
+        yield row, parts[index].origin(number)
 
 
 def _check_options(path: str, weight: float, batch: int | None, length: int | None) -> None:

@@ -17,14 +17,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from jv5kit.encoder import Encoder
 from jv5kit.errors import InputError
 from jv5kit.logs import logger
 from jv5kit.progress import ProgressBar
@@ -34,7 +31,6 @@ from jv5kit.training import lora
 from jv5kit.training.batches import Batches
 from jv5kit.training.checkpoints import read_checkpoint, write_checkpoint
 from jv5kit.training.config import to_toml
-from jv5kit.training.estimates import config_of
 from jv5kit.training.hardware import accelerator_of
 from jv5kit.training.journal import Journal
 from jv5kit.training.judging import Judge
@@ -45,14 +41,11 @@ from jv5kit.training.objectives import (
     DistillObjective,
     RetrievalObjective,
     TextMatchingObjective,
-    two_columns,
 )
+from jv5kit.training.opening import fit_rotation, load_student, load_teacher, open_data
 from jv5kit.training.outputs import check_folder, done_phases, put_in_place, write_tensors, write_text
-from jv5kit.training.phases import KINDS, STAGES, phases_of
+from jv5kit.training.phases import KINDS, STAGES, asks_teacher, phases_of
 from jv5kit.training.projection import Distillation
-from jv5kit.training.rows import open_source
-from jv5kit.training.student import Student, StudentStart
-from jv5kit.training.teacher import Teacher, cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,10 +54,8 @@ if TYPE_CHECKING:
     from jv5kit.training.objectives import Nested, Objective
     from jv5kit.training.phases import Phase, Stage
     from jv5kit.training.rows import Source
-    from jv5kit.training.sizes import DataSettings, RunSettings
-
-ROTATION_SAMPLE = 8192
-"""Texts that the rotation of the targets is fitted on."""
+    from jv5kit.training.sizes import RunSettings
+    from jv5kit.training.teacher import Teacher
 
 _EARLIER = 0.75
 """After which share of its steps a phase keeps weights for the average."""
@@ -104,21 +95,21 @@ class Run:
         check_folder(settings, output, resume=resume)
         # No process may write to it before each has looked.
         self._accelerator.wait_for_everyone()
-        self._sources = [(given, _open(given)) for given in settings.data]
+        self._sources = [(given, open_data(given)) for given in settings.data]
         self.phases = phases_of(settings, stages, TASKS if tasks is None else tasks)
         if tasks is None:
-            left_out = [phase for phase in self.phases if phase.task and not self._sources_of(phase)]
+            left_out = [phase for phase in self.phases if phase.task and not self._can_run(phase)]
             for phase in left_out:
-                logger.info("%s is left out: no source has rows for it", phase.name)
+                logger.info("%s is left out: it has no rows, or no teacher", phase.name)
             self.phases = [phase for phase in self.phases if phase not in left_out]
         if not self.phases:
             raise InputError("there is nothing to train: no phase has steps, and data that it takes")
         for phase in self.phases:
             self._check_phase(phase)
         self._journal = Journal(output, active=self._first)
-        self._teachers: dict[int, Teacher] = {}
+        self._teacher: Teacher | None = None
         self._judge = Judge(settings.evaluation.data)
-        self._student = self._load_student()
+        self._student = load_student(settings, output)
         self._nested = nested_of(settings, self._student.dim)
 
     def train(self) -> None:
@@ -248,10 +239,7 @@ class Run:
         """What a phase minimizes, and the teacher's side of it."""
         own: Any = phase.settings
         nested = self._nested
-        asks = phase.name in ("distill", "long", "clustering") or getattr(own, "distill", 0) > 0
-        if phase.name in ("distill", "long") and own.objective == "infonce" and not own.similarity:
-            asks = False
-        targets = self._targets(phase) if asks else None
+        targets = self._targets(phase) if asks_teacher(phase) else None
         objective: Objective
         match phase.name:
             case "retrieval":
@@ -296,51 +284,22 @@ class Run:
 
     def _targets(self, phase: Phase) -> Targets:
         settings = self.settings.teacher
-        if not settings.model:
-            raise InputError(
-                f"{phase.name} distils, and there is no teacher: name one with --teacher, or set its weight to 0"
-            )
-        teacher = self._teacher()
+        if self._teacher is None:
+            self._teacher = load_teacher(settings, self._accelerator)
+        teacher = self._teacher
         prompts = {"query": settings.query_prompt, "document": settings.document_prompt}
         topic = getattr(phase.settings, "teacher_prompt", "")
         if topic:
             prompts = dict.fromkeys(prompts, topic)
         targets = Targets(teacher, {"query": prompts["query"], "document": prompts["document"]})
         if settings.rotate:
-            targets.turn = self._rotation(phase, targets)
+            path = self.output / "rotation.safetensors"
+            if self._first and not path.exists():
+                dims = [dim for dim, _ in self._nested]
+                write_tensors(path, fit_rotation(targets, self._sources_of(phase), dims))
+            self._accelerator.wait_for_everyone()
+            targets.turn = Rotation(load_file(path)["rotation"].numpy())
         return targets
-
-    def _teacher(self) -> Teacher:
-        """The teacher, loaded once."""
-        if 0 not in self._teachers:
-            settings = self.settings.teacher
-            encoder = Encoder.from_pretrained(settings.model)
-            if settings.length:
-                length = min(settings.length, encoder.checkpoint.max_tokens)
-                encoder = Encoder(replace(encoder.checkpoint, max_tokens=length), encoder.backend)
-            self._teachers[0] = Teacher(
-                encoder,
-                cache_folder(settings.cache),
-                process=self._accelerator.process_index,
-                processes=self._accelerator.num_processes,
-                wait=self._accelerator.wait_for_everyone,
-            )
-        return self._teachers[0]
-
-    def _rotation(self, phase: Phase, targets: Targets) -> Rotation:
-        """The rotation of the targets: fitted once in a run, on the first texts that there are."""
-        path = self.output / "rotation.safetensors"
-        if self._first and not path.exists():
-            texts: list[str] = []
-            for source in self._sources_of(phase):
-                each = max(1, ROTATION_SAMPLE // len(self._sources_of(phase)))
-                positions = np.linspace(0, len(source) - 1, min(each, len(source))).astype(int).tolist()
-                texts += [text for row in source.rows(positions) for text in two_columns([row], "document")[-1].texts]
-            rows = targets.teacher.rows(list(dict.fromkeys(texts)), targets.prompts["document"])
-            dims = [dim for dim, _ in self._nested if dim <= rows.shape[1]]
-            write_tensors(path, {"rotation": torch.from_numpy(Rotation.fit(rows, dims).matrix.copy())})
-        self._accelerator.wait_for_everyone()
-        return Rotation(load_file(path)["rotation"].numpy())
 
     def _evaluate(self, phase: Phase, step: int) -> None:
         if self._first and self._judge.sets:
@@ -356,37 +315,20 @@ class Run:
             if source.kind in KINDS[phase.name] and (not given.phases or phase.name in given.phases)
         ]
 
+    def _can_run(self, phase: Phase) -> bool:
+        return bool(self._sources_of(phase)) and (bool(self.settings.teacher.model) or not asks_teacher(phase))
+
     def _check_phase(self, phase: Phase) -> None:
+        if asks_teacher(phase) and not self.settings.teacher.model:
+            raise InputError(
+                f"{phase.name} distils, and there is no teacher: name one with --teacher, or set its weight to 0"
+            )
         if not self._sources_of(phase):
             have = ", ".join(f"{source.name} ({source.kind})" for _, source in self._sources) or "none is given"
             raise InputError(
                 f"{phase.name} has no data: it takes rows that are {' or '.join(KINDS[phase.name])}, and of the "
                 f"sources there is none ({have}); add some with --data, or leave it out with --task or --stage"
             )
-
-    def _load_student(self) -> Student:
-        settings = self.settings.student
-        kept = self.output / "student"
-        if kept.exists():
-            return Student.load(StudentStart(model=str(kept)))
-        if not settings.model:
-            raise InputError("no student is named: give --size, or --init MODEL, or student.model in --config")
-        prompts = {"query": settings.query_prompt, "document": settings.document_prompt}
-        given = {name: prompt for name, prompt in prompts.items() if prompt}
-        return Student.load(
-            StudentStart(
-                model=None if settings.scratch else settings.model,
-                config=config_of(settings) if settings.scratch else None,
-                tokenizer=settings.model if settings.scratch else None,
-                layers=() if settings.scratch else settings.layers,
-                feed_forward=None if settings.scratch else settings.feed_forward or None,
-                pooling=settings.pooling or None,
-                prompts=given or None,
-                max_tokens=settings.max_tokens or None,
-                rope_theta=settings.rope_theta or None,
-                seed=self.settings.seed,
-            )
-        )
 
     def _write_what_it_is(self) -> None:
         self.output.mkdir(parents=True, exist_ok=True)
@@ -412,13 +354,3 @@ def nested_of(settings: RunSettings, dim: int) -> Nested:
     if max(dims) > dim:
         raise InputError(f"student.dims has {max(dims)}; the student has {dim} dimensions")
     return list(zip(dims, student.dim_weights or (1.0,) * len(dims), strict=True))
-
-
-def _open(given: DataSettings) -> Source:
-    return open_source(
-        given.path,
-        weight=given.weight,
-        batch=given.batch or None,
-        length=given.length or None,
-        name=given.name or None,
-    )

@@ -151,10 +151,7 @@ def _writable(cache: Path) -> Iterator[None]:
 
 def _write(folder: Path, name: str, parts: Sequence[Part], size: int, label_names: Sequence[str] | None) -> Facts:
     """One pass over all records: check, write and count them."""
-    first = next(((part, number, record) for part in parts for number, record in part.records()), None)
-    if first is None:
-        raise InputError(f"{name} has no row")
-    columns = Columns.of(first[2], first[0].origin(first[1]), textual=first[0].textual, label_names=label_names)
+    columns = columns_of(name, parts, label_names)
     labels = LabelWriter(folder) if columns.kind == "labeled" else None
     show = None if size >= WORTH_A_BAR else False
     scores: tuple[float, float] | None = None
@@ -162,7 +159,7 @@ def _write(folder: Path, name: str, parts: Sequence[Part], size: int, label_name
         _RowFile(folder / "rows.arrow", columns.kind) as file,
         ProgressBar(f"Reading {name}", lambda: -(-size // MIB), "MiB", show=show) as progress,
     ):
-        for index, number, row in _rows(columns, parts, progress):
+        for index, number, row in checked_rows(columns, parts, progress):
             if labels is not None:
                 labels.add(file.rows, row["labels"])
             elif columns.kind == "scored":
@@ -189,10 +186,26 @@ def _check_labels(name: str, columns: Columns, labels: LabelWriter) -> None:
         raise InputError(f"{name}: no two rows have the same {columns.label}; some must, to be drawn to each other")
 
 
-def _rows(
-    columns: Columns, parts: Sequence[Part], progress: Callable[[int], None]
+def columns_of(name: str, parts: Sequence[Part], label_names: Sequence[str] | None = None) -> Columns:
+    """The columns of a source, by its first record.
+
+    Raises:
+        InputError: there is none, or it tells no kind.
+    """
+    for part in parts:
+        for number, record in part.records():
+            return Columns.of(record, part.origin(number), textual=part.textual, label_names=label_names)
+    raise InputError(f"{name} has no row")
+
+
+def checked_rows(
+    columns: Columns, parts: Sequence[Part], progress: Callable[[int], None] = lambda _: None
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """The part, the number and the checked values of each record."""
+    """The part, the number and the checked values of each record; ``progress`` is called with MiB.
+
+    Raises:
+        InputError: a record is wrong, or of another kind.
+    """
     finished = shown = 0
     for index, part in enumerate(parts):
         of_part = columns if index == 0 else None

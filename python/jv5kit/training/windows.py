@@ -206,7 +206,7 @@ class Windows:
         while len(short) > 1:
             settle(short[-1].pop(), short[0], bins)
             short = [one for one in short if 0 < len(one.rows) < self._size]
-        return sorted(filter(lambda one: one.rows, bins), key=lambda one: len(one.rows) < self._size), rest
+        return sorted([one for one in bins if one.rows], key=lambda one: len(one.rows) < self._size), rest
 
     def _complete(self, bins: Sequence[Bin], after: Cursor) -> Cursor:
         """Fill what is not full at the end of an epoch with the first rows of the next one, and say how far it got."""

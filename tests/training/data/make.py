@@ -170,9 +170,9 @@ def write_graded(name: str, terms: list[Term], per_score: int) -> list[tuple[int
 
 def main(unpacked: Path) -> None:
     """Write every file of the folder."""
-    lines = (unpacked / "openstax/data.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (unpacked / "openstax/data.jsonl").read_text(encoding="utf-8").strip().split("\n")
     openstax: list[dict[str, str]] = [json.loads(line) for line in lines]
-    table = (unpacked / "oewn_definitions/definitions.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    table = (unpacked / "oewn_definitions/definitions.tsv").read_text(encoding="utf-8").strip("\n").split("\n")[1:]
     terms = read_terms(openstax, [line.split("\t") for line in table])
     headings = [
         (row["anchor"], text)
