@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import models
 import numpy as np
 import pytest
 import torch
+from command import environment
 from models import TEXTS, write_json
 from safetensors.numpy import load_file
 
@@ -188,6 +191,19 @@ def test_any_model_may_be_exported(tiny_model: Path, tmp_path: Path) -> None:
     assert "## Training" not in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_no_torch_is_needed(bert_run: Path, tmp_path: Path) -> None:
+    """But for ONNX."""
+    code = f"""
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from pathlib import Path
+from jv5kit.training.export import export_model
+export_model(Path({str(bert_run)!r}), Path({str(tmp_path)!r}), merge="retrieval", int8=True)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())
+    assert load(tmp_path).encode("a penguin").shape == (models.DIM,)
+
+
 # ONNX
 
 
@@ -303,7 +319,7 @@ def test_the_card_says_whose_work_it_is(bert_run: Path, tmp_path: Path) -> None:
     export_model(bert_run, tmp_path)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: jv5kit\n")
-    assert "base_model: all-MiniLM-L6-v2\n" in card
+    assert "base_model: sentence-transformers/all-MiniLM-L6-v2\n" in card
     assert "| tasks | classification, clustering, retrieval: an adapter each |" in card
     assert "- Backbone: `all-MiniLM-L6-v2`; its weights were the start. Licence: Apache-2.0." in card
     assert "- Teacher: `someone/a-teacher`. Licence: not stated: find it out before you publish." in card

@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from jv5kit.errors import InputError
-from jv5kit.training import blocks
+from jv5kit.training import attention, blocks
+from jv5kit.training.attention import Layout
 from jv5kit.training.packed import PackedModel
 
 LENGTHS = [7, 1, 33, 7, 7, 96, 2, 33]
@@ -142,6 +144,23 @@ def test_the_wide_tensors_are_kept_once(
     gated = model.architecture.names.gate is not None
     assert len(wide) == model.shape.layers * (2 if gated else 1)
     assert {tensor.dtype for tensor in wide.values()} == {dtype}
+
+
+def test_the_kernel_for_gpus_takes_what_it_is_given() -> None:
+    """As far as can be seen without a GPU: its names and shapes, forward and backward, on tensors without values."""
+    fused = attention._varlen()
+    if fused is None:
+        pytest.skip("this torch has no attention over texts of any lengths")
+    layout = Layout([3, 4, 4, 9], torch.device("cpu"))
+    with FakeTensorMode():
+        query = torch.empty(20, 4, 32, dtype=torch.bfloat16, requires_grad=True)
+        key = torch.empty(20, 2, 32, dtype=torch.bfloat16, requires_grad=True)
+        attended = fused(query, key, key, layout, True)
+        assert attended.shape == query.shape
+        attended.sum().backward()
+        assert query.grad is not None
+        assert key.grad is not None
+        assert (query.grad.shape, key.grad.shape) == (query.shape, key.shape)
 
 
 def test_weights_are_drawn_by_seed() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jv5kit.errors import InputError
@@ -13,7 +15,6 @@ from jv5kit.tasks import document_prompt, query_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from jv5kit.pretrained import Checkpoint
 
@@ -27,6 +28,8 @@ LICENCES = {
     "Qwen/Qwen3-Embedding-8B": "Apache-2.0",
 }
 """Of the models that the sizes name, as their authors state them."""
+
+HUB_IDS = {"all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
 
 UNKNOWN = "not stated: find it out before you publish"
 
@@ -125,8 +128,9 @@ def _front(facts: Facts, run: Run) -> Iterator[str]:
     for tag in ("sentence-transformers", "feature-extraction", "jv5kit"):
         yield f"- {tag}"
     student = run.settings.get("student", {})
-    if student.get("model") and not student.get("scratch"):
-        yield f"base_model: {student['model']}"
+    base = HUB_IDS.get(student.get("model"), student.get("model") or "")
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base) and not Path(base).exists() and not student.get("scratch"):
+        yield f"base_model: {base}"
     yield "---"
 
 
