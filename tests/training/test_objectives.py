@@ -71,7 +71,8 @@ def test_a_batch_without_negatives() -> None:
     with pytest.raises(InputError, match=r"a batch of 2 rows, of which the first is 'a', has no negative"):
         never_negatives(queries, positives, negatives(same[:2], 7))
     # One is enough.
-    never_negatives(*two_columns(same, "query"), negatives(same, 7))
+    queries, positives = two_columns(same, "query")
+    never_negatives(queries, positives, negatives(same, 7))
 
 
 def test_prefixes_are_compared_with_prefixes_of_rotated_targets() -> None:
