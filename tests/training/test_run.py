@@ -232,6 +232,30 @@ def test_a_loss_that_is_no_number(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+def test_an_interrupted_run_says_how_to_go_on(
+    tmp_path: Path, rows: Path, tiny_model: Path, inside: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jv5kit.training.loop import Loop
+
+    settings = config(tmp_path, rows, tiny_model, retrieval=6)
+    inside("train", "--config", settings, "-o", tmp_path / "whole")
+    step = Loop.step
+
+    def interrupted(self: Loop) -> dict[str, Any]:
+        if self.step_number == 4:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Loop, "step", interrupted)
+    outcome = inside("train", "--config", settings, "-o", tmp_path / "run", code=130)
+    assert f"go on with: jv5kit train --resume -o {tmp_path / 'run'}" in outcome.stderr
+    # Nothing that was done is done again.
+    assert (tmp_path / "run/checkpoints/retrieval/step-000004").is_dir()
+    monkeypatch.setattr(Loop, "step", step)
+    inside("train", "--resume", "-o", tmp_path / "run")
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
 def test_a_dry_run_prints_its_settings(tmp_path: Path, inside: Any) -> None:
     outcome = inside("train", "--size", "small", "--dry-run")
     recipe = Path(__file__).parents[2] / "train" / "small.toml"
