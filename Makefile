@@ -80,6 +80,10 @@ bench: tools $(VENV)/bench.stamp ## Compare the kernels with FAISS, and write th
 bench-encode: tools $(VENV)/bench.stamp ## Compare the encoder with its peers, and write the table (README.md too); takes an hour
 	$(BIN)/python benches/encode.py --output benches/results/encode/$$(date +%F).md --output README.md
 
+.PHONY: bench-train
+bench-train: tools $(VENV)/bench.stamp ## Compare training with sentence-transformers' trainer, and write the table (README.md too)
+	$(BIN)/python benches/train.py --output benches/results/train/$$(date +%F).md --output README.md
+
 docs.jsonl: examples/stdlib_docs.py | $(VENV)/build.stamp
 	$(BIN)/python examples/stdlib_docs.py $@
 
