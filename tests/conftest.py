@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,9 @@ from command import Inside, Outcome, RowsFile, random_rows, run, write_jsonl
 
 if TYPE_CHECKING:
     from jv5kit import Encoder
+
+# A shell lets what it runs in the background ignore Ctrl-C, and so would the commands that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROMPTS = {"query": "Query: ", "document": "Document: ", "clustering": "Cluster: "}
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import Inside, fails, random_rows, run
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jv5kit import Document
@@ -334,6 +334,8 @@ JSON_VALUES = st.recursive(
 )
 
 
+# The first text that is drawn takes its time: tables of Unicode are made for it.
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["id", "_id", "title", "text", "m"]), JSON_VALUES))
 def test_any_object_gives_a_document_or_a_document_error(value: dict[str, Any]) -> None:
     """And what is accepted can be stored: its strings are UTF-8 without NUL, its metadata JSON."""
