@@ -8,6 +8,7 @@ runs, of the peer's CPU time / ours; memory is the peak of a process of its own 
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -20,16 +21,17 @@ import encode_inputs
 import typer
 from table import NotRun, Result, report, setting, write
 
+PAIRS = 512
 BATCH = 32
 LENGTH = 512
 TEMPERATURE = 0.02
 RATE = 2e-5
-PEERS: dict[str, tuple[dict[str, Any], float | None]] = {
-    "as it comes": ({}, 5.0),
-    "batches by length": ({"train_sampling_strategy": "group_by_length"}, None),
-    "bfloat16, batches by length": ({"train_sampling_strategy": "group_by_length", "bf16": True}, 1.3),
+PEERS: dict[str, tuple[bool, bool, float | None]] = {
+    "as it comes": (False, False, 5.0),
+    "batches by length": (True, False, None),
+    "bfloat16, batches by length": (True, True, 1.3),
 }
-"""Settings of sentence-transformers' trainer, and what ratio is asked for."""
+"""Ways of sentence-transformers' trainer: whether batches are by length, whether in bfloat16, and what is asked for."""
 
 HEADER = """
 All-MiniLM-L6-v2 with all weights, pairs of texts of 5-400 tokens, batch 32, InfoNCE; one thread. Tokens of text a \
@@ -99,6 +101,7 @@ class Peer:
         self.model = SentenceTransformer(str(load_checkpoint("all-MiniLM-L6-v2").folder), device="cpu")
         self.model.max_seq_length = LENGTH
         self.data = Dataset.from_list([{"anchor": anchor, "positive": positive} for anchor, positive in pairs])
+        self.lengths = [len(anchor) + len(positive) for anchor, positive in pairs]
         self.loss_of = MultipleNegativesRankingLoss(self.model, scale=1 / TEMPERATURE)
 
     def loss(self, rows: list[Any]) -> float:
@@ -110,9 +113,11 @@ class Peer:
             features = [self.model.preprocess(texts) for texts in columns]
             return float(self.loss_of(features, torch.zeros(len(rows))))
 
-    def steps(self, count: int, settings: dict[str, Any]) -> tuple[int, float]:
+    def steps(self, count: int, *, by_length: bool = False, bfloat16: bool = False) -> tuple[int, float]:
         """Take steps; returns the tokens of their texts, and the CPU-seconds."""
         from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+        batches = by_lengths(self.lengths)
 
         seen: list[int] = []
         start: list[float] = []
@@ -122,6 +127,9 @@ class Peer:
                 masks = [value for name, value in inputs.items() if name.endswith("attention_mask")]
                 seen.append(sum(int(mask.sum()) for mask in masks))
                 return super().compute_loss(model, inputs, *rest, **more)
+
+            def get_batch_sampler(self, *arguments: Any, **more: Any) -> Any:
+                return batches if by_length else super().get_batch_sampler(*arguments, **more)
 
             def training_step(self, *arguments: Any, **more: Any) -> Any:
                 if not start:
@@ -139,18 +147,28 @@ class Peer:
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
-            **settings,
+            bf16=bfloat16,
         )
         Timed(model=self.model, args=arguments, train_dataset=self.data, loss=self.loss_of).train()
         return sum(seen), time.process_time() - start[0]
 
 
 def pairs_of(paths: list[Path], folder: Path, count: int) -> list[tuple[str, str]]:
-    """Pairs of texts of mixed lengths: each beside the one that was chosen after it."""
+    """Pairs of texts of mixed lengths, the two of a pair of like length, so that batches by length have no padding."""
     documents = folder / "docs.jsonl"
     encode_inputs.gather(paths, documents)
-    texts = encode_inputs.choose(encode_inputs.contents(documents), 2 * count)
-    return list(zip(texts[::2], texts[1::2], strict=False))
+    texts = sorted(encode_inputs.choose(encode_inputs.contents(documents), 2 * count), key=len)
+    pairs = list(zip(texts[::2], texts[1::2], strict=False))
+    random.Random(0).shuffle(pairs)
+    return pairs
+
+
+def by_lengths(lengths: list[int]) -> list[list[int]]:
+    """Batches of pairs of like length, in any order."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    batches = [order[i : i + BATCH] for i in range(0, len(order) - BATCH + 1, BATCH)]
+    random.Random(1).shuffle(batches)
+    return batches
 
 
 def peak(side: str, folder: Path, steps: int) -> float:
@@ -170,12 +188,14 @@ def compare(folder: Path, pairs: list[tuple[str, str]], steps: int, turns: int, 
         raise SystemExit(f"the losses of one batch differ: {own} here, {theirs} there")
     ours.steps(2)
     results: list[Any] = []
-    for name, (settings, target) in PEERS.items():
+    for name, (by_length, bfloat16, target) in PEERS.items():
         workload = f"train, {len(pairs):,} pairs"
         if name in without:
             results.append(NotRun(workload, "left out", f"sentence-transformers, {name}"))
             continue
-        runs = [(peer.steps(steps, settings), ours.steps(steps)) for _ in range(turns)]
+        # Batches by length differ, and take an epoch.
+        count = len(pairs) // BATCH if by_length else steps
+        runs = [(peer.steps(count, by_length=by_length, bfloat16=bfloat16), ours.steps(steps)) for _ in range(turns)]
         # CPU-seconds a token.
         times = [(there[1] / there[0], here[1] / here[0]) for there, here in runs]
         results.append(Result.of(workload, f"sentence-transformers, {name}", times, _rate, target))
@@ -212,12 +232,12 @@ def main(
     if side is not None:
         pairs = [tuple(pair) for pair in json.loads((folder / "pairs.json").read_text(encoding="utf-8"))]
         if side == "peer":
-            Peer(pairs, folder).steps(steps, {})
+            Peer(pairs, folder).steps(steps)
         else:
             Ours(pairs, folder).steps(steps)
         return
     with tempfile.TemporaryDirectory() as place:
-        chosen = pairs_of(paths or [], Path(place), BATCH * steps * 2)
+        chosen = pairs_of(paths or [], Path(place), PAIRS)
         (Path(place) / "pairs.json").write_text(json.dumps(chosen), encoding="utf-8")
         results = compare(Path(place), chosen, steps, turns, without or [])
         memory = [(peak("peer", Path(place), steps), peak("ours", Path(place), steps))]
