@@ -2,11 +2,13 @@
 
 import csv
 import gzip
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -299,6 +301,27 @@ def test_several_at_once(rows_file: RowsFile, rows_cache: Path, monkeypatch: pyt
     with ThreadPoolExecutor(2) as pool:
         assert list(map(len, pool.map(rows, [path, path]))) == [20, 20]
     assert [len(list(rows_cache.glob(f"rows/{pattern}"))) for pattern in ("*", ".*")] == [1, 0]
+
+
+def test_what_another_process_finishes_meanwhile(
+    rows_file: RowsFile, rows_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = rows_file([{"text": f"text {i}"} for i in range(20)])
+    stem = hashlib.blake2b(str(path.resolve()).encode(), digest_size=10).hexdigest()
+    theirs = rows_cache / "rows" / f".{stem}-theirs"
+    theirs.mkdir(parents=True)
+
+    class Clock:
+        @staticmethod
+        def time() -> float:
+            # Between the listing of the folder and the look at this one.
+            if theirs.exists():
+                theirs.rmdir()
+            return time.time()
+
+    monkeypatch.setattr(store, "time", Clock)
+    assert len(rows(path)) == 20
+    assert not theirs.exists()
 
 
 def test_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

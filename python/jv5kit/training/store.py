@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -127,8 +127,10 @@ def _sweep(cache: Path, stem: str, folder: Path) -> None:
         if old != folder or _facts(old) is None:
             shutil.rmtree(old, ignore_errors=True)
     for aside in cache.glob(f".{stem}-*"):
-        if time.time() - aside.stat().st_mtime > ABANDONED:
-            shutil.rmtree(aside, ignore_errors=True)
+        # Another process may be done with it by now.
+        with suppress(FileNotFoundError):
+            if time.time() - aside.stat().st_mtime > ABANDONED:
+                shutil.rmtree(aside, ignore_errors=True)
 
 
 def _facts(folder: Path) -> Facts | None:
