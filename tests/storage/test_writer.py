@@ -209,7 +209,7 @@ class TestWhatIsThere:
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        for name in ("write_segment", "fsync_folder"):
+        for name in ("write_segment", "fsync_path"):
             with monkeypatch.context() as patched, pytest.raises(Jv5kitError, match="No space left"):
                 patched.setattr(writer_module, name, full)
                 Index.build(folder, embeddings=unit_rows(5, seed=1), force=True)

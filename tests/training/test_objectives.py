@@ -101,6 +101,7 @@ def test_a_projection_is_learned_or_not_and_on_its_side(place: Projection) -> No
 
 def test_starts() -> None:
     def start(name: str) -> np.ndarray:
+        # A name of a start as a plain string.
         made = Distillation(8, 8, "student", name, dims=[8], weights=[1], rotated=False, seed=4)  # type: ignore[arg-type]
         return made.weight.detach().numpy()
 

@@ -27,6 +27,7 @@ class Model(nn.Module):
 
 
 def gradients(model: Model, tokens: int) -> tuple[Tensor, dict[str, Tensor]]:
+    # Lists, where any sequences would do.
     passes = Passes(model.embed, TEXTS, tokens)  # type: ignore[arg-type]
     embeddings = passes.forward()
     loss = (embeddings @ embeddings.T).softmax(-1).diagonal().log().sum()

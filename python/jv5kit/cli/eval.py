@@ -114,6 +114,7 @@ def evaluate(
     # The sets before the model: what is wrong with them is said at once.
     sets = _read(data, split, wanted) if mteb is None else []
     named = _mteb_tasks(mteb) if mteb is not None else []
+    # What is typed may be no backend and no dtype: that is found out, and said, there.
     encoder = Encoder.from_pretrained(model, backend=backend, device=device, dtype=dtype)  # type: ignore[arg-type]
     kept = kept or default_dims(encoder.dim)
     check_dims(kept, compared, encoder.dim)

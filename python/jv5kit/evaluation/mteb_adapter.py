@@ -131,7 +131,7 @@ class IndexBackend:
         self,
         embeddings: Any,
         top_k: int,
-        similarity_fn: Any,  # noqa: ARG002
+        similarity_fn: Any,  # noqa: ARG002 - the protocol of mteb has it; an index knows its own.
         top_ranked: Mapping[str, Sequence[str]] | None = None,
         query_idx_to_id: Mapping[int, str] | None = None,
     ) -> tuple[list[list[float]], list[list[int]]]:

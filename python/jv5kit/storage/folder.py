@@ -62,9 +62,9 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise Jv5kitError(f"{folder} cannot be written: {error}; what was committed is safe") from error
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync_path(path: Path) -> None:
+    """Make what is in a file, or the names in a folder, last."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

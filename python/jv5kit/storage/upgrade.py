@@ -12,7 +12,7 @@ from jv5kit.errors import IndexDamagedError
 from jv5kit.storage.catalog import SCHEMA, Change
 from jv5kit.storage.columns import Columns
 from jv5kit.storage.deletions import Deletions
-from jv5kit.storage.folder import fsync_folder
+from jv5kit.storage.folder import fsync_path
 from jv5kit.storage.head import write_head
 from jv5kit.storage.ids import id_hashes, sorted_hashes
 from jv5kit.storage.merging import StoredRows, write_segment
@@ -47,10 +47,10 @@ def upgrade(folder: Path, catalog: Catalog, state: State) -> State:
         unnamed.unlink(missing_ok=True)
         entries.append(write_segment(unnamed, state.settings, number, [rows]))
         unnamed.replace(segment_path(folder, entry))
-    fsync_folder(folder / SEGMENTS)
+    fsync_path(folder / SEGMENTS)
     new = replace(state, segments=tuple(entries))
     write_head(folder, 0)
-    fsync_folder(folder)
+    fsync_path(folder)
     with catalog.damage(), catalog.transaction("BEGIN IMMEDIATE"):
         tables = [statement for statement in SCHEMA.split(";") if statement.strip()]
         catalog.execute_script(

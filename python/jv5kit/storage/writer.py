@@ -13,7 +13,7 @@ from jv5kit.errors import IndexDamagedError, IndexFormatError, IndexNotFoundErro
 from jv5kit.storage import catalog, head, upgrade
 from jv5kit.storage.catalog import Catalog, Change, record
 from jv5kit.storage.deletions import Deletions
-from jv5kit.storage.folder import check_free, disk_errors, fsync_folder, sweep, sweep_beside
+from jv5kit.storage.folder import check_free, disk_errors, fsync_path, sweep, sweep_beside
 from jv5kit.storage.graphs import GRAPHS, GraphRecord, save_graph
 from jv5kit.storage.head import write_head
 from jv5kit.storage.lock import WriteLock
@@ -190,11 +190,11 @@ class Writer:
         with disk_errors(self.folder):
             folder = self.folder / GRAPHS
             folder.mkdir(exist_ok=True)
-            fsync_folder(self.folder)
+            fsync_path(self.folder)
             old = GraphRecord.of(self.state.graph)
             record = GraphRecord(old.number + 1 if old else 1, self.state.next_row, rows, 0, 0)
             size, checksum = save_graph(folder / record.file_name, graph)
-            fsync_folder(folder)
+            fsync_path(folder)
             record = replace(record, size=size, checksum=checksum)
             self._register(Change(replace(self.state, graph=record.to_json())))
 
@@ -297,7 +297,7 @@ class Writer:
         (self.folder / SEGMENTS).mkdir()
         Catalog.create(self.folder, self.state.settings)
         for folder in (self.folder, self.folder.parent):
-            fsync_folder(folder)
+            fsync_path(folder)
         self._catalog = Catalog(self.folder, write=True)
 
     def snapshot(self) -> Snapshot:
@@ -357,7 +357,7 @@ class Writer:
         unnamed.unlink(missing_ok=True)
         entry = write_segment(unnamed, self.state.settings, number, parts)
         unnamed.replace(path)
-        fsync_folder(path.parent)
+        fsync_path(path.parent)
         return entry
 
     def _register(self, change: Change) -> None:

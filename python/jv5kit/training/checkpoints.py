@@ -14,7 +14,6 @@ A checkpoint is written aside, synced and renamed. One that is damaged is passed
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from torch import Tensor
 from jv5kit import _native
 from jv5kit.errors import Jv5kitError
 from jv5kit.logs import logger
+from jv5kit.storage.folder import fsync_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,15 +74,15 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
                 {key: value.detach().cpu().contiguous() for key, value in getattr(checkpoint, name).items()}, file
             )
             checksums[name] = _checksum(file)
-            sync(file)
+            fsync_path(file)
         state = {"step": checkpoint.step, "data": checkpoint.data, "crc32c": checksums}
         (aside / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        sync(aside / "state.json")
-        sync(aside)
+        fsync_path(aside / "state.json")
+        fsync_path(aside)
         if path.exists():
             shutil.rmtree(path)
         aside.rename(path)
-        sync(folder)
+        fsync_path(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         left = [one.name for one in _written(folder)]
@@ -131,12 +131,3 @@ def _written(folder: Path) -> list[Path]:
 
 def _checksum(path: Path) -> str:
     return f"{_native.crc32c(path.read_bytes()):08x}"
-
-
-def sync(path: Path) -> None:
-    """Let what was written of a file or a folder reach the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-Settings = TypeVar("Settings")
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 _ABOVE_ZERO = {"batch", "length", "learning_rate", "temperature", "cosent_temperature", "rank", "alpha", "weight"}
 _COUNTED = {"pass_tokens", "checkpoint_steps", "evaluate_steps", "log_steps", "sign_dim"}
@@ -60,7 +62,7 @@ def overlay(settings: Settings, table: Mapping[str, Any], place: str = "") -> Se
     Raises:
         InputError: a key is not known, or a value is of another type.
     """
-    known = {field.name: field for field in fields(settings)}  # type: ignore[arg-type]
+    known = {field.name: field for field in fields(settings)}
     changed: dict[str, Any] = {}
     for key, value in table.items():
         name = key.replace("-", "_")
@@ -70,7 +72,7 @@ def overlay(settings: Settings, table: Mapping[str, Any], place: str = "") -> Se
             raise InputError(f"the key {key!r} {where} is not known; there are {allowed}")
         path = f"{place}.{name}" if place else name
         changed[name] = _value(_types(type(settings))[name], value, getattr(settings, name), path)
-    return replace(settings, **changed)  # type: ignore[type-var]
+    return replace(settings, **changed)
 
 
 def check(settings: RunSettings) -> RunSettings:

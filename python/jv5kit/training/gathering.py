@@ -54,6 +54,7 @@ def gather(rows: Tensor, counts: Sequence[int]) -> Tensor:
     """
     if len(counts) == 1:
         return rows
+    # torch does not say what apply takes: that is what forward takes.
     joined: Tensor = _Gather.apply(rows, counts)  # type: ignore[no-untyped-call]
     return joined
 

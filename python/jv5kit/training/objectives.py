@@ -125,7 +125,7 @@ class DistillObjective:
         """See :class:`Objective`."""
         return two_columns(rows, "query")
 
-    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002
+    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002 - others need the rows.
         """See :class:`Objective`."""
         compute = {
             "infonce": self._infonce,
@@ -180,7 +180,7 @@ class RetrievalObjective:
         """See :class:`Objective`."""
         return [*two_columns(rows, "query"), negatives(rows, self._settings.negatives)]
 
-    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002
+    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002 - others need the rows.
         """See :class:`Objective`."""
         queries, positives, mined = encoded
         candidates = torch.cat([positives.student, mined.student])
@@ -273,7 +273,7 @@ class ClusteringObjective:
         """See :class:`Objective`."""
         return two_columns(rows, "document")
 
-    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002
+    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002 - others need the rows.
         """See :class:`Objective`."""
         return {"distill": self._projection.distances(*joined(encoded))}
 
@@ -296,7 +296,7 @@ class ClassificationObjective:
         """See :class:`Objective`."""
         return [*two_columns(rows, "document"), negatives(rows, self._settings.negatives)]
 
-    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002
+    def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002 - others need the rows.
         """See :class:`Objective`."""
         anchors, positives, others = encoded
         candidates = torch.cat([positives.student, others.student])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from jv5kit.errors import InputError
-from jv5kit.training.checkpoints import sync
+from jv5kit.storage.folder import fsync_path
 from jv5kit.training.config import overlay
 from jv5kit.training.sizes import RunSettings
 
@@ -74,13 +74,13 @@ def put_in_place(run: Path, name: str, write: Callable[[Path], object]) -> None:
     aside.mkdir(parents=True)
     write(aside)
     for path in sorted(aside.rglob("*")):
-        sync(path)
+        fsync_path(path)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     aside.rename(folder)
-    sync(folder.parent)
+    fsync_path(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -101,16 +101,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a file, there whole or not at all."""
     aside = path.with_name(f".{path.name}")
     aside.write_text(text, encoding="utf-8")
-    sync(aside)
+    fsync_path(aside)
     aside.replace(path)
-    sync(path.parent)
+    fsync_path(path.parent)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors as safetensors, there whole or not at all."""
     aside = path.with_name(f".{path.name}")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, aside)
-    sync(aside)
+    fsync_path(aside)
     aside.replace(path)
 
 

@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from jv5kit.encoder import one_warning
 from jv5kit.errors import InputError
@@ -194,9 +194,7 @@ class Run:
     def _keep(self, loop: Loop, path: Path) -> None:
         if self._first:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_suffix(".tmp")
-            save_file(loop.trained(), aside)
-            aside.replace(path)
+            write_tensors(path, loop.trained())
 
     def _average(self, phase: Phase, loop: Loop, folder: Path) -> None:
         """Take the mean of the last weights and the earlier ones, where that is asked for."""
