@@ -20,11 +20,11 @@ from jv5kit.training.objectives import Encoded
 from jv5kit.training.passes import Passes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from accelerate import Accelerator
-    from numpy.typing import NDArray
 
+    from jv5kit.rotation import Rotation
     from jv5kit.training.batches import Batch, Batches
     from jv5kit.training.objectives import Column, Objective, Role
     from jv5kit.training.sizes import OptimizerSettings, PhaseSettings
@@ -47,7 +47,7 @@ class Targets:
 
     teacher: Teacher
     prompts: dict[Role, str]
-    turn: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    turn: Rotation | None = None
 
     def rows(self, column: Column) -> Tensor:
         """The targets of a column's texts: ``(n, dim)``."""
@@ -151,6 +151,8 @@ class Loop:
             [{"params": matrices, "weight_decay": optimizer.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=settings.learning_rate,
             betas=(optimizer.betas[0], optimizer.betas[1]),
+            # One pass over the weights instead of seven: on a CPU, a tenth of a step.
+            fused=True,
         )
 
     def step(self) -> dict[str, Any]:

@@ -47,6 +47,7 @@ from jv5kit.training.opening import fit_rotation, load_student, load_teacher, op
 from jv5kit.training.outputs import check_folder, done_phases, put_in_place, write_tensors, write_text
 from jv5kit.training.phases import KINDS, STAGES, asks_teacher, phases_of
 from jv5kit.training.projection import Distillation
+from jv5kit.training.turning import turn_states
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,6 +135,8 @@ class Run:
         torch.manual_seed(self.settings.seed * 1000 + phase.number)
         self._prepare_student(phase)
         objective, targets = self._objective(phase)
+        if self.settings.student.turn and not (self.output / "student").exists():
+            self._turn(targets)
         sources = self._sources_of(phase)
         batches = Batches(
             sources,
@@ -235,6 +238,12 @@ class Run:
             seed = self.settings.seed * 1000 + phase.number
             lora.add_adapter(self._student, settings.rank, settings.alpha, settings.dropout, seed)
         self._student.to(self._accelerator.device)
+
+    def _turn(self, targets: Targets | None) -> None:
+        """Let the student begin where the rotated targets are; weights of a checkpoint come in the place of its own."""
+        if targets is None or targets.turn is None:
+            raise InputError("student.turn is set, and no targets are rotated: set teacher.rotate too, or leave it out")
+        turn_states(self._student, torch.from_numpy(targets.turn.matrix))
 
     def _objective(self, phase: Phase) -> tuple[Objective, Targets | None]:
         """What a phase minimizes, and the teacher's side of it."""

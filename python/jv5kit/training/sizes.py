@@ -28,6 +28,7 @@ class StudentSettings:
     model: str = field(default="", metadata={"says": "folder or hub id that it starts from"})
     layers: tuple[int, ...] = field(default=(), metadata={"says": "layers of it to keep; [] keeps all"})
     feed_forward: int = field(default=0, metadata={"says": "neurons to keep in each feed-forward; 0 keeps all"})
+    turn: bool = field(default=False, metadata={"says": "turn its states as the teacher's rotated targets are"})
     scratch: bool = field(default=False, metadata={"says": "take its config and tokenizer, and draw the weights"})
     hidden_size: int = field(default=0, metadata={"says": "from scratch: values of a state; 0 keeps that of the start"})
     heads: int = field(default=0, metadata={"says": "from scratch: of attention; 0 keeps those of the start"})
@@ -250,24 +251,30 @@ PICO = RunSettings(
     size="pico",
     student=StudentSettings(
         model="all-MiniLM-L6-v2",
-        layers=(0, 2, 5),
+        layers=(0, 3, 5),
+        turn=True,
         pooling="mean",
-        query_prompt="Query: ",
-        document_prompt="Document: ",
         max_tokens=512,
         dims=(384, 256, 128, 64, 32),
     ),
     teacher=TeacherSettings(model="all-MiniLM-L6-v2", rotate=True),
     distill=DistillSettings(
-        steps=8_000,
-        batch=256,
-        length=128,
-        learning_rate=3e-4,
+        steps=30_000,
+        batch=64,
+        length=160,
+        learning_rate=1e-3,
+        projection="student-frozen",
         projection_start="identity",
         similarity=1.0,
     ),
     long=DistillSettings(
-        steps=1_000, batch=64, length=512, learning_rate=1e-4, projection_start="identity", similarity=1.0
+        steps=1_000,
+        batch=32,
+        length=512,
+        learning_rate=2e-4,
+        projection="student-frozen",
+        projection_start="identity",
+        similarity=1.0,
     ),
     retrieval=RetrievalSettings(steps=2_000, batch=128, length=256, learning_rate=2e-4, sign=0.5, average=True),
     text_matching=TextMatchingSettings(steps=1_000, batch=128, length=128, learning_rate=2e-4),
