@@ -41,6 +41,14 @@ TASKS: dict[str, dict[str, dict[str, int]]] = {
 }
 
 
+@pytest.fixture(autouse=True, params=["merged", "apart"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the native backend keeps adapters: in the weights of a small model, beside those of a large one."""
+    if request.param == "apart":
+        monkeypatch.setattr("jv5kit.native.MERGED_VALUES", 0)
+    return str(request.param)
+
+
 @pytest.fixture(scope="module", params=list(TASKS))
 def adapted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]]:
     """A model with adapters; and by task a model without, into whose weights its adapter was merged."""

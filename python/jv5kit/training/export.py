@@ -14,7 +14,7 @@ from jv5kit.tasks import document_prompt
 from jv5kit.training.architectures import ARCHITECTURES, own_names
 from jv5kit.training.card import Facts, read_run, write_card
 from jv5kit.training.layout import TOKENIZER_FILES, copy_tokenizer, write_layout
-from jv5kit.weights import float_matrix, float_tensor, read_adapter, read_weights, write_weights
+from jv5kit.weights import float_matrix, float_tensor, merge_adapter, read_weights, write_weights
 
 if TYPE_CHECKING:
     from jv5kit.pretrained import Checkpoint
@@ -59,7 +59,8 @@ def export_model(
         source: the folder of a run, or any model's.
         output: the folder to write.
         merge: the task whose adapter is added to the weights; the others are left out.
-        int8: matrices as int8 rows with a scale each: a quarter of the size, for this package alone.
+        int8: matrices as int8 rows with a scale each, adapters in float16: a quarter of the size, for this package
+            alone.
         onnx: write ``onnx/model.onnx`` as well: float32, pooled, of unit length.
         force: replace an export that is there.
 
@@ -118,7 +119,7 @@ def _write(checkpoint: Checkpoint, source: Path, folder: Path, *, merge: str | N
     config = read_config(checkpoint)
     tensors = _tensors(checkpoint, config)
     if merge is not None:
-        _merge(tensors, checkpoint.adapters[merge])
+        merge_adapter(tensors, checkpoint.adapters[merge])
     if int8:
         _to_rows(tensors)
     write_weights(folder / (INT8_WEIGHTS if int8 else WEIGHTS), tensors)
@@ -135,9 +136,14 @@ def _write(checkpoint: Checkpoint, source: Path, folder: Path, *, merge: str | N
     )
     if merge is None:
         for task, adapter in checkpoint.adapters.items():
-            (folder / "adapters" / task).mkdir(parents=True)
-            for name in ("adapter_config.json", "adapter_model.safetensors"):
-                shutil.copyfile(adapter / name, folder / "adapters" / task / name)
+            place = folder / "adapters" / task
+            place.mkdir(parents=True)
+            shutil.copyfile(adapter / "adapter_config.json", place / "adapter_config.json")
+            if int8:
+                halves = read_weights([adapter / "adapter_model.safetensors"])
+                write_weights(place / "adapter_model.safetensors", {name: _half(one) for name, one in halves.items()})
+            else:
+                shutil.copyfile(adapter / "adapter_model.safetensors", place / "adapter_model.safetensors")
     if onnx:
         from jv5kit.training.onnx_file import write_onnx
         from jv5kit.training.student import Student, StudentStart
@@ -159,26 +165,6 @@ def _tensors(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, Tensor
     return {own[name]: tensor for name, tensor in tensors.items() if not own[name].startswith(heads)}
 
 
-def _merge(tensors: dict[str, Tensor], adapter: Path) -> None:
-    """Add an adapter to the matrices that it is for, in float32: ``W + scale · B A``.
-
-    Raises:
-        InputError: it is for a matrix that the model does not have, or of another shape.
-    """
-    matrices, scale = read_adapter(adapter)
-    for name in sorted(name for name in matrices if name.endswith(".lora_A.weight")):
-        layer = name.removesuffix(".lora_A.weight")
-        up = matrices.get(f"{layer}.lora_B.weight")
-        whole = f"{layer}.weight"
-        if up is None or whole not in tensors:
-            raise InputError(f"{adapter}: {name} belongs to no layer of the model, or has no lora_B")
-        weights = float_matrix(tensors[whole], tensors.pop(f"{whole}_scale", None))
-        down, outer = float_matrix(matrices[name]), float_matrix(up)
-        if (outer.shape[0], down.shape[1]) != weights.shape:
-            raise InputError(f"{adapter}: {name} is of a layer of another shape than {list(weights.shape)}")
-        tensors[whole] = float_tensor(weights + scale * (outer @ down))
-
-
 def _to_rows(tensors: dict[str, Tensor]) -> None:
     """Turn matrices into int8 rows with a scale each; vectors stay."""
     for name, tensor in list(tensors.items()):
@@ -187,6 +173,12 @@ def _to_rows(tensors: dict[str, Tensor]) -> None:
             rows, scales = quantize_rows(float_matrix(tensor))
             tensors[name] = "I8", shape, rows.reshape(-1).view("uint8")
             tensors[f"{name}_scale"] = float_tensor(scales)
+
+
+def _half(tensor: Tensor) -> Tensor:
+    """A tensor in float16: what an adapter adds is small, and so is what rounding it costs."""
+    values = float_matrix(tensor).astype("float16")
+    return "F16", list(values.shape), values.reshape(-1).view("uint8")
 
 
 def _prompts(checkpoint: Checkpoint, merge: str | None) -> dict[str, str]:

@@ -344,7 +344,13 @@ class Run:
         self.output.mkdir(parents=True, exist_ok=True)
         write_text(self.output / "run.toml", to_toml(self.settings))
         data = [
-            {"name": one.name, "rows": len(one), "fingerprint": one.fingerprint(), "licence": given.licence}
+            {
+                "name": one.name,
+                "rows": len(one),
+                "fingerprint": one.fingerprint(),
+                "licence": given.licence,
+                "sets": list(given.sets),
+            }
             for given, one in self._sources
         ]
         before = self.output / "data.json"

@@ -162,6 +162,7 @@ class DataSettings:
     length: int = field(default=0, metadata={"says": "tokens that a text is cut to; 0 is the phase's"})
     phases: tuple[str, ...] = field(default=(), metadata={"says": "phases that use it; [] is each that can"})
     licence: str = field(default="", metadata={"says": "for the card"})
+    sets: tuple[str, ...] = field(default=(), metadata={"says": "for the card: data sets that its rows were cut from"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,10 +277,23 @@ PICO = RunSettings(
         projection_start="identity",
         similarity=1.0,
     ),
-    retrieval=RetrievalSettings(steps=2_000, batch=128, length=256, learning_rate=2e-4, sign=0.5, average=True),
-    text_matching=TextMatchingSettings(steps=1_000, batch=128, length=128, learning_rate=2e-4),
-    clustering=ClusteringSettings(steps=1_000, batch=128, length=256, learning_rate=1e-4),
-    classification=ClassificationSettings(steps=1_000, batch=32, length=128, learning_rate=2e-4),
+    retrieval=RetrievalSettings(
+        steps=2_000,
+        batch=64,
+        length=160,
+        learning_rate=5e-4,
+        rank=16,
+        alpha=16.0,
+        temperature=0.05,
+        sign=0.5,
+        negatives=1,
+        average=True,
+    ),
+    text_matching=TextMatchingSettings(steps=1_000, batch=64, length=128, learning_rate=5e-4, rank=16, alpha=16.0),
+    clustering=ClusteringSettings(steps=1_000, batch=64, length=160, learning_rate=5e-4, rank=16, alpha=16.0),
+    classification=ClassificationSettings(
+        steps=1_000, batch=32, length=128, learning_rate=5e-4, rank=16, alpha=16.0, temperature=0.05
+    ),
 )
 
 BY_NAME: dict[str, RunSettings] = {"small": SMALL, "nano": NANO, "pico": PICO}
