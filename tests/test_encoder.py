@@ -16,6 +16,8 @@ from jv5kit import Encoder, Index
 from jv5kit import encoder as encoder_module
 from jv5kit.errors import InputError
 
+MINILM = "all-MiniLM-L6-v2"
+
 
 @pytest.fixture(scope="module")
 def encoder(tiny_model: Path) -> Encoder:
@@ -23,14 +25,14 @@ def encoder(tiny_model: Path) -> Encoder:
     return Encoder.from_pretrained(tiny_model, device="cpu", dtype="float32")
 
 
-def test_the_default_model_equals_sentence_transformers() -> None:
-    ours = Encoder.from_pretrained(device="cpu")
-    assert (ours.dim, ours.checkpoint.name) == (384, "all-MiniLM-L6-v2")
+def test_minilm_equals_sentence_transformers() -> None:
+    ours = Encoder.from_pretrained(MINILM, device="cpu")
+    assert (ours.dim, ours.checkpoint.name) == (384, MINILM)
     assert ours.backend.name == "native"
     theirs = sentence_transformer(ours.checkpoint.folder).encode(TEXTS)
     assert_same_direction(ours.encode(TEXTS), theirs, ours.backend.dtype)
-    np.testing.assert_allclose(Encoder.from_pretrained(dtype="float32").encode(TEXTS), theirs, atol=1e-5)
-    np.testing.assert_allclose(Encoder.from_pretrained(backend="torch").encode(TEXTS), theirs, atol=1e-5)
+    np.testing.assert_allclose(Encoder.from_pretrained(MINILM, dtype="float32").encode(TEXTS), theirs, atol=1e-5)
+    np.testing.assert_allclose(Encoder.from_pretrained(MINILM, backend="torch").encode(TEXTS), theirs, atol=1e-5)
 
 
 def test_a_model_saved_by_sentence_transformers_is_read(tiny_model: Path, encoder: Encoder, tmp_path: Path) -> None:

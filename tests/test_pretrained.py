@@ -102,8 +102,8 @@ def test_the_context_is_the_least_of_the_limits(
 def test_a_model_is_a_folder_a_variable_or_the_default(
     plain_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert load_checkpoint(None).name == "all-MiniLM-L6-v2"
-    assert load_checkpoint("all-MiniLM-L6-v2") == load_checkpoint(None)
+    assert load_checkpoint(None).name == "pico"
+    assert load_checkpoint("pico") == load_checkpoint(None)
     monkeypatch.setenv("JV5KIT_MODEL", str(plain_model))
     assert load_checkpoint(None).folder == plain_model
     assert load_checkpoint("all-MiniLM-L6-v2").dim == 384

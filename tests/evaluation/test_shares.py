@@ -53,7 +53,8 @@ def test_shares_are_of_the_other_model_at_its_best() -> None:
 
 def test_of_a_kind_the_means_are_compared() -> None:
     retrieval, sts = by_kind(shares(OWN, OTHER))
-    assert (retrieval.sets, retrieval.reference) == (2, pytest.approx(0.375))
+    assert retrieval.sets == 2
+    assert retrieval.reference == pytest.approx(0.375)
     assert retrieval.share((256, "ubinary")) == pytest.approx(((0.3 + 0.1) / 2) / ((0.5 + 0.25) / 2))
     assert (sts.sets, sts.name) == (1, None)
 
