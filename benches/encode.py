@@ -52,6 +52,7 @@ class Task:
 TASKS = {
     "minilm": Task(encode_rows.minilm, each_tier=True),
     "minilm-2-threads": Task(encode_rows.minilm, threads=2),
+    "pico": Task(encode_rows.pico),
     "eurobert": Task(encode_rows.eurobert_210m),
     "qwen3": Task(encode_rows.qwen3_600m),
     "query": Task(encode_rows.query),

@@ -5,7 +5,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from table import NotRun, Result
 
 from jv5kit import Encoder, _native
+from jv5kit.backends import Output
+from jv5kit.encoder import load_tokenizer
+from jv5kit.native import BATCH_TOKENS
 from jv5kit.pretrained import Checkpoint, load_checkpoint
 
 DEFAULT = next(iter(PEERS))
@@ -126,6 +129,42 @@ def minilm(setup: Setup) -> Iterator[Result | NotRun]:
     if default_dtype() != "float32" and setup.threads == 1:
         ours = {"backend": "native", "dtype": "float32"}
         yield from beside_peers(setup, name, model, texts, ours=ours, targets=(1.7, None), peers=alone)
+
+
+def pico(setup: Setup) -> Iterator[Result | NotRun]:
+    """The model in the package beside its teacher, both run by jv5kit: from texts, and from their tokens alone."""
+    texts, pair = setup.texts(), list[Encoder]()
+    for name in (MINILM, "pico"):
+        encoder = Encoder.from_pretrained(name, backend="native")
+        # The teacher's context for both: what is longer would be more work for the one that reads it.
+        checkpoint = replace(encoder.checkpoint, max_tokens=256)
+        pair.append(Encoder(checkpoint, encoder.backend))
+    tokens = [one.ids for one in load_tokenizer(pair[0].checkpoint).encode_batch(texts)]
+    batches, held = list[list[list[int]]](), BATCH_TOKENS
+    for ids in tokens:
+        if held + len(ids) > BATCH_TOKENS:
+            batches.append([])
+            held = 0
+        batches[-1].append(ids)
+        held += len(ids)
+    output = Output(pair[0].dim, unit=False, normalize=True, binary=False)
+
+    def whole(encoder: Encoder) -> None:
+        encoder.encode(texts, show_progress_bar=False)
+
+    def alone(encoder: Encoder) -> None:
+        adapter = "retrieval" if encoder.checkpoint.adapters else None
+        for batch in batches:
+            encoder.backend.embed(batch, adapter, output)
+
+    logging.getLogger("jv5kit").setLevel(logging.ERROR)
+    for name, run, target in (("texts", whole, 1.6), ("tokens alone", alone, 1.9)):
+        sides = [partial(run, encoder) for encoder in pair]
+        first = (setup.seconds(sides[0]), setup.seconds(sides[1]))
+        pairs = setup.pairs(sum(first), aimed=True)
+        times = [first, *((setup.seconds(sides[0]), setup.seconds(sides[1])) for _ in range(pairs - 1))]
+        what = f"pico, {len(texts):,} texts, {name}, one thread, {pair[1].backend.dtype}"
+        yield Result.of(what, f"{MINILM} in jv5kit", times, lambda side: len(texts) / min(side), target, "texts")
 
 
 def large(setup: Setup, name: str, make: Callable[[], Any], texts: int) -> Iterator[Result | NotRun]:

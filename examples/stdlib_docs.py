@@ -1,4 +1,4 @@
-"""Gather real documents: the docstrings of every module, class and function of this Python's standard library.
+"""Gather real documents: the docstrings of every public module, class and function of this Python's standard library.
 
 Writes ``docs.jsonl``, one JSON object a line: ``id`` and ``title`` (the dotted name), ``text`` (the
 docstring), ``kind`` and ``module``.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Record = tuple[str, str, str, str]
 """Dotted name, docstring, kind and module."""
 
-SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__"}
+SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__", "test", "tests"}
 
 
 def from_sources(library: Path) -> Iterator[Record]:
@@ -81,6 +81,11 @@ def from_extensions() -> Iterator[Record]:
                         yield f"{module_name}.{name}.{attribute}", inspect.getdoc(method) or "", "function", module_name
 
 
+def is_public(name: str) -> bool:
+    """Whether no part of a dotted name begins with an underscore, but for names such as ``__init__``."""
+    return all(not part.startswith("_") or (part.startswith("__") and part.endswith("__")) for part in name.split("."))
+
+
 def main() -> None:
     output = Path(sys.argv[1] if len(sys.argv) > 1 else "docs.jsonl")
     library = Path(sysconfig.get_path("stdlib"))
@@ -91,7 +96,7 @@ def main() -> None:
             for name, docstring, kind, module in records:
                 text = docstring.strip()
                 # Variants for other platforms share a name: the first one counts.
-                if not text or name in seen or "\0" in text:
+                if not text or not is_public(name) or name in seen or "\0" in text:
                     continue
                 seen.add(name)
                 record = {"id": name, "title": name, "text": text, "kind": kind, "module": module}
