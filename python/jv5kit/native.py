@@ -58,8 +58,8 @@ class NativeBackend:
         self._merges = bool(checkpoint.adapters) and _matrix_values(self._tensors) <= MERGED_VALUES
         self._models: dict[str | None, _native.Model] = {}
         self._lock = threading.Lock()
-        # Of a model that is merged, what the first call will ask for most likely.
-        first = next(iter({"retrieval"} & checkpoint.adapters.keys()), None) if self._merges else None
+        # What the first call will ask for, most likely.
+        first = "retrieval" if "retrieval" in checkpoint.adapters else next(iter(checkpoint.adapters), None)
         self.dtype: DType = self._model(first, dtype).dtype
 
     def embed(self, batch: Sequence[Sequence[int]], adapter: str | None, output: Output) -> NDArray[Any]:
@@ -70,8 +70,9 @@ class NativeBackend:
         """
         starts = np.fromiter(accumulate(map(len, batch), initial=0), np.int64, len(batch) + 1)
         tokens = np.fromiter(chain.from_iterable(batch), np.uint32, int(starts[-1]))
+        model = self._model(adapter, self.dtype)
         try:
-            return self._model(adapter, self.dtype).embed(
+            return model.embed(
                 tokens,
                 starts,
                 pooling=self._checkpoint.pooling,

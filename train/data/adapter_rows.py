@@ -113,9 +113,9 @@ def main(
 ) -> None:
     """Cut rows for the adapters from rows of public sets."""
     wanted = [rows / f"{name}.jsonl" for name in (*PASSAGES, "oewn_definitions", *LABELED)]
-    missing = [str(path) for path in wanted if not path.exists()]
+    missing = [path.name for path in wanted if not path.exists()]
     if missing:
-        raise typer.BadParameter(f"{', '.join(missing)} not there; write them with train/data/prepare.py first")
+        raise typer.BadParameter(f"{rows} has no {', '.join(missing)}: write them with train/data/prepare.py first")
     try:
         encoder = Encoder.from_pretrained(teacher)
     except Jv5kitError as error:

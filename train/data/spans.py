@@ -171,9 +171,9 @@ def main(
 ) -> None:
     """Cut texts for distillation from rows."""
     wanted = [rows / f"{name}.jsonl" for name in (*PASSAGES, "qmsum", *SHORT)]
-    missing = [str(path) for path in wanted if not path.exists()]
+    missing = [path.name for path in wanted if not path.exists()]
     if missing:
-        raise typer.BadParameter(f"{', '.join(missing)} not there; write them with train/data/prepare.py first")
+        raise typer.BadParameter(f"{rows} has no {', '.join(missing)}: write them with train/data/prepare.py first")
     output.mkdir(parents=True, exist_ok=True)
     write(output / "spans.jsonl", texts_of(random.Random(seed), rows), texts)
     write(output / "long.jsonl", long_texts(random.Random(seed + 1), rows))
