@@ -91,7 +91,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def test_spans_are_short_and_once(tmp_path: Path) -> None:
     rows = rows_folder(tmp_path / "rows")
-    command = [sys.executable, DATA / "spans.py", rows, tmp_path / "texts", "--texts", "500"]
+    command: list[str | Path] = [sys.executable, DATA / "spans.py", rows, tmp_path / "texts", "--texts", "500"]
     outcome = subprocess.run(command, check=True, capture_output=True, text=True)
     texts = [row["text"] for row in read(tmp_path / "texts" / "spans.jsonl")]
     assert len(texts) == len(set(texts)) == 500
@@ -106,7 +106,7 @@ def test_spans_are_short_and_once(tmp_path: Path) -> None:
 
 def test_rows_that_are_not_there_are_named(tmp_path: Path) -> None:
     for script in ("spans.py", "adapter_rows.py"):
-        command = [sys.executable, DATA / script, tmp_path, tmp_path / "texts"]
+        command: list[str | Path] = [sys.executable, DATA / script, tmp_path, tmp_path / "texts"]
         outcome = subprocess.run(command, check=False, capture_output=True, text=True)
         assert outcome.returncode == 2
         assert "acl_abstracts" in outcome.stderr
