@@ -163,8 +163,9 @@ def _what(facts: Facts) -> Iterator[str]:
 
 def _how(facts: Facts) -> Iterator[str]:
     checkpoint = facts.checkpoint
-    task = facts.merged or next(iter(checkpoint.adapters), "retrieval")
-    choice = f", task={task!r}" if checkpoint.adapters else ""
+    adapters = checkpoint.adapters
+    task = facts.merged or ("retrieval" if "retrieval" in adapters else next(iter(adapters), "retrieval"))
+    choice = f", task={task!r}" if adapters else ""
     yield "## How to use"
     yield ""
     yield "```python"

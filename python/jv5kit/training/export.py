@@ -121,6 +121,8 @@ def _write(checkpoint: Checkpoint, source: Path, folder: Path, *, merge: str | N
     if merge is not None:
         merge_adapter(tensors, checkpoint.adapters[merge])
     if int8:
+        # No library that would miss it loads the rows.
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
         _to_rows(tensors)
     write_weights(folder / (INT8_WEIGHTS if int8 else WEIGHTS), tensors)
     copy_tokenizer(checkpoint.folder, folder, checkpoint.max_tokens)

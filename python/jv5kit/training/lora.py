@@ -171,7 +171,8 @@ def save_adapter(student: Student, folder: Path) -> None:
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "FEATURE_EXTRACTION",
-        "base_model_name_or_path": student.checkpoint.name,
+        # The model whose folder it is in: a path of this machine is of no use on another.
+        "base_model_name_or_path": None,
         "r": adapter.rank,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
         "lora_dropout": adapter.dropout,
