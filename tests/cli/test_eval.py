@@ -106,6 +106,31 @@ def test_the_table_of_what_is_asked_for(data: Path, tiny_model: Path, inside: In
     assert len(lines) == sts + 4
 
 
+def test_shares_of_another_model_s_scores(data: Path, tiny_model: Path, inside: Inside) -> None:
+    asked = ("eval", "-m", tiny_model, "--data", data, "--tasks", "birds,sts/en")
+    scores = inside(*asked, "--dims", "64", "--precisions", "float32", "--json").stdout
+    other = json.loads(scores)
+    for one in other["sets"]:
+        one["scores"][0][one["metric"]] /= 0.5
+    Path("other.json").write_text(json.dumps(other | {"model": "large"}))
+    small = (*asked, "--dims", "64,32", "--precisions", "float32", "--against", "other.json")
+    against = json.loads(inside(*small, "--json").stdout)["against"]
+    assert against["model"] == "large"
+    assert [(one["name"], one["scores"][0]["share"]) for one in against["sets"]] == [("birds", 0.5), ("sts/en", 0.5)]
+    lines = inside(*small).stdout.splitlines()
+    table = lines[lines.index("share of large, float32") :]
+    assert table[1].split() == ["there", "float32,", "64", "float32,", "32"]
+    assert [line.split()[0] for line in table[2:]] == ["birds", "sts/en", "retrieval,", "sts,"]
+    assert table[2].split()[2] == "50.0%"
+    # What cannot be compared is said before anything is encoded, and before a model is loaded.
+    message = inside(
+        "eval", "-m", "nowhere", "--data", data, "--tasks", "same", "--against", "other.json", code=2
+    ).stderr
+    assert "nothing can be compared: the sets are same, and of large there are scores in float32 on birds" in message
+    message = inside("eval", "--data", data, "--against", "missing.json", code=2).stderr
+    assert "missing.json has no scores as 'jv5kit eval --json' prints them" in message
+
+
 def test_a_folder_that_is_a_set_and_a_split(data: Path, tiny_model: Path, inside: Inside) -> None:
     write_jsonl(data / "sts" / "en-dev.jsonl", [{"sentence1": "a", "sentence2": "b", "score": i} for i in range(3)])
     outcome = inside("eval", "--data", data / "sts", "--split", "dev", "-m", tiny_model, "--json")

@@ -85,7 +85,7 @@ def test_json_and_back() -> None:
 
 
 def test_nothing_in_common_is_said() -> None:
-    with pytest.raises(InputError, match="small was measured on sts_x, and of large there is float32 on retrieval_a"):
+    with pytest.raises(InputError, match="the sets are sts_x, and of large there are scores in float32 on retrieval_a"):
         shares(scores("small", sts_x=[(8, "float32", 1.0)]), OTHER)
 
 

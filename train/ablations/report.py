@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-METRIC = "ndcg_at_10"
+METRIC = "nDCG@10"
 NEEDED = 0.25
 """The part of the loss by bits that GOR is to save: the paper says 38 %."""
 
@@ -56,7 +56,7 @@ def columns(runs: Sequence[Record]) -> list[object]:
 
     whole, bits = over_seeds(384, "float32"), over_seeds(256, "ubinary")
     lost = None if whole is None or bits is None else 100 * (whole - bits)
-    similar = over_seeds(384, "float32", "spearman")
+    similar = over_seeds(384, "float32", "Spearman")
     tokens = f"{mean(run['tokens'] for run in runs) / 1e6:.2f}M"
     return [len(runs), tokens, whole, over_seeds(64, "float32"), bits, None if lost is None else f"{lost:.2f}", similar]
 

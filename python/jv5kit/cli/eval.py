@@ -127,6 +127,10 @@ def evaluate(
     # The sets before the model: what is wrong with them is said at once.
     sets = _read(data, split, wanted) if mteb is None else []
     named = _mteb_tasks(mteb) if mteb is not None else []
+    if other is not None and sets:
+        from jv5kit.evaluation.shares import check_common
+
+        check_common([name for name, _ in sets], other)
     # What is typed may be no backend and no dtype: that is found out, and said, there.
     encoder = Encoder.from_pretrained(model, backend=backend, device=device, dtype=dtype)  # type: ignore[arg-type]
     kept = kept or default_dims(encoder.dim)

@@ -61,6 +61,21 @@ def read_scores(path: Path) -> dict[str, Any]:
     return scores
 
 
+def check_common(names: Iterable[str], other: Mapping[str, Any]) -> None:
+    """Refuse sets of which the other model has no score in float32: before anything is encoded.
+
+    Raises:
+        InputError: it has none of them.
+    """
+    have = {one["name"] for one in other["sets"] if one.get("metric") and _reference(one) is not None}
+    wanted = list(names)
+    if not have.intersection(wanted):
+        raise InputError(
+            f"nothing can be compared: the sets are {', '.join(wanted) or 'none'}, and of {other.get('model')} there "
+            f"are scores in float32 on {', '.join(sorted(have)) or 'nothing'}"
+        )
+
+
 def shares(scores: Mapping[str, Any], other: Mapping[str, Any]) -> list[Share]:
     """The shares of the sets that both have.
 
@@ -71,6 +86,7 @@ def shares(scores: Mapping[str, Any], other: Mapping[str, Any]) -> list[Share]:
     Raises:
         InputError: they have no set in common, or the other's have no float32.
     """
+    check_common((one["name"] for one in scores["sets"]), other)
     references = {one["name"]: _reference(one) for one in other["sets"] if one.get("metric")}
     found = []
     for one in scores["sets"]:
@@ -78,11 +94,6 @@ def shares(scores: Mapping[str, Any], other: Mapping[str, Any]) -> list[Share]:
         if metric and reference is not None:
             values = {(score["dim"], score["precision"]): score[metric] for score in one["scores"]}
             found.append(Share(one["name"], one["kind"], metric, 1, reference, values))
-    if not found:
-        raise InputError(
-            f"nothing can be compared: {scores.get('model')} was measured on {_names(scores)}, and of "
-            f"{other.get('model')} there is float32 on {_names(other)}"
-        )
     return found
 
 
@@ -157,10 +168,6 @@ def _mean(of_kind: Sequence[Share]) -> Share:
 
 def _name(share: Share) -> str:
     return share.name or f"{share.kind}, mean of {share.sets} set{'s' * (share.sets > 1)}"
-
-
-def _names(scores: Mapping[str, Any]) -> str:
-    return ", ".join(one["name"] for one in scores["sets"]) or "nothing"
 
 
 def _percent(share: float | None) -> str:

@@ -37,7 +37,7 @@ UNKNOWN = "not stated: find it out before you publish"
 NO_MEASURES = ("step", "tokens", "seconds", "tokens_per_second", "gradient_norm", "learning_rate")
 """What a line of ``metrics.jsonl`` has beside the loss and its terms."""
 
-MOST_COLUMNS = 8
+MOST_COLUMNS = 12
 
 
 @dataclass(frozen=True, slots=True)
