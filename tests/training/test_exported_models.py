@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from jv5kit import Encoder
 from jv5kit.backends import BackendName
 from jv5kit.errors import InputError, MissingExtraError
+from jv5kit.evaluation.shares import shares, to_json
 from jv5kit.training import export as export_module
 from jv5kit.training import lora
 from jv5kit.training.export import export_model
@@ -355,3 +356,38 @@ def test_the_code_of_the_card_runs(
     for other in names[1:]:
         for name in ("queries", "documents"):
             assert np.einsum("ij,ij->i", other[name], names[0][name]).min() > 0.999
+
+
+def test_the_card_tells_apart_what_was_trained_on(bert_run: Path, tmp_path: Path) -> None:
+    """And says the shares of another model's scores, and what the author says."""
+    run = Path(shutil.copytree(bert_run, tmp_path / "run"))
+    write_json(run / "data.json", [DATA[0] | {"sets": ["banking", "openstax"]}, DATA[1] | {"sets": []}])
+    (run / "notes.md").write_text("It knows nothing of birds.\n")
+
+    def scores(model: str, **sets: float) -> dict[str, Any]:
+        measured = [
+            {
+                "name": name,
+                "kind": "retrieval",
+                "metric": "nDCG@10",
+                "scores": [{"dim": 64, "precision": "float32", "nDCG@10": value}],
+            }
+            for name, value in sets.items()
+        ]
+        return {"model": model, "sets": measured}
+
+    own = scores("own", cranfield=0.4, vaswani=0.2, banking=0.9)
+    found = shares(own, scores("/home/somebody/large", cranfield=0.5, vaswani=0.25, banking=1.0))
+    write_json(run / "scores.json", own | {"against": to_json(found, "/home/somebody/large")})
+    export_model(run, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "## Notes\n\nIt knows nothing of birds.\n" in card
+    assert "| pairs | 12,345 | CC BY 4.0 | banking, openstax |" in card
+    apart, of_these = card.partition("## Scores")[2].split("Of these the training split was.")
+    assert "No part of these sets was trained on." in apart
+    assert "| cranfield | nDCG@10 | 0.4000 |" in apart
+    assert "As a share of `large` with all its dimensions in float32:" in apart
+    assert "| retrieval, nDCG@10, mean of 2 | 0.3750 | 80.0% |" in apart
+    assert "banking" not in apart
+    assert "| retrieval, nDCG@10 | 1.0000 | 90.0% |" in of_these
+    assert "somebody" not in card
