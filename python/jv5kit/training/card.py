@@ -165,7 +165,7 @@ def _how(facts: Facts) -> Iterator[str]:
     checkpoint = facts.checkpoint
     adapters = checkpoint.adapters
     task = facts.merged or ("retrieval" if "retrieval" in adapters else next(iter(adapters), "retrieval"))
-    choice = f", task={task!r}" if adapters else ""
+    choice = f', task="{task}"' if adapters else ""
     yield "## How to use"
     yield ""
     yield "```python"
