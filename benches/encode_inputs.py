@@ -15,6 +15,9 @@ from tokenizers import Tokenizer
 from jv5kit.documents import read_documents
 from jv5kit.pretrained import Checkpoint, load_checkpoint
 
+MINILM = "all-MiniLM-L6-v2"
+"""What the peers are compared on: a model that each of them can load."""
+
 LEAST_TOKENS, MOST_TOKENS = 5, 400
 SEED = 5
 
@@ -66,7 +69,7 @@ def count_tokens(texts: list[str], checkpoint: Checkpoint) -> int:
 @cache
 def _tokenizer(file: Path | None) -> Tokenizer:
     """A tokenizer that cuts nothing, by default that of the default model."""
-    tokenizer: Tokenizer = Tokenizer.from_file(str(file or load_checkpoint(None).tokenizer_file))
+    tokenizer: Tokenizer = Tokenizer.from_file(str(file or load_checkpoint(MINILM).tokenizer_file))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -101,13 +104,13 @@ def _untrained(kind: str, *, hidden: int, layers: int, heads: int, kv_heads: int
 
 
 def random_model(make: Callable[[], Any], folder: Path) -> Path:
-    """A folder of sentence-transformers: a model with random weights, the default tokenizer and last-token pooling."""
+    """A folder of sentence-transformers: a model with random weights, the tokenizer of MiniLM and last-token pooling."""
     import torch
 
     torch.manual_seed(SEED)
     model = make().eval()
     model.save_pretrained(folder)
-    shutil.copy(load_checkpoint(None).tokenizer_file, folder)
+    shutil.copy(load_checkpoint(MINILM).tokenizer_file, folder)
     types = {
         "": "sentence_transformers.models.Transformer",
         "1_Pooling": "sentence_transformers.models.Pooling",

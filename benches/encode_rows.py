@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from encode_inputs import count_tokens, eurobert, qwen3, random_model
+from encode_inputs import MINILM, count_tokens, eurobert, qwen3, random_model
 from encode_peers import GPU_PEERS, PEERS, Encode
 from numpy.typing import NDArray
 from table import NotRun, Result
@@ -95,9 +95,6 @@ class Setup:
 def tier() -> Tier:
     """The tier of this process."""
     return TIERS.get(_native.simd_tier()[0], Tier())
-
-
-MINILM = "all-MiniLM-L6-v2"
 
 
 def default_dtype() -> str:
