@@ -104,7 +104,7 @@ def _untrained(kind: str, *, hidden: int, layers: int, heads: int, kv_heads: int
 
 
 def random_model(make: Callable[[], Any], folder: Path) -> Path:
-    """A folder of sentence-transformers: a model with random weights, the tokenizer of MiniLM and last-token pooling."""
+    """A folder of sentence-transformers: random weights, the tokenizer of MiniLM, last-token pooling."""
     import torch
 
     torch.manual_seed(SEED)
