@@ -29,16 +29,19 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
     phases = list(dict.fromkeys(record["phase"] for record in records))
     if not phases:
         return
-    figure = Figure(figsize=(12, 2.6 * len(phases)), layout="constrained")
-    rows = figure.subplots(len(phases), 2, squeeze=False)
-    for phase, (left, right) in zip(phases, rows, strict=True):
+    # A run that nothing is evaluated in has no column for it.
+    columns = 2 if any("scores" in record for record in records) else 1
+    figure = Figure(figsize=(6 * columns, 2.6 * len(phases)), layout="constrained")
+    rows = figure.subplots(len(phases), columns, squeeze=False)
+    for phase, axes in zip(phases, rows, strict=True):
         own = [record for record in records if record["phase"] == phase]
-        _draw_losses(left, [record for record in own if "loss" in record])
-        _draw_scores(right, [record for record in own if "scores" in record])
-        left.set_title(phase, loc="left", fontweight="bold")
-        right.set_title("evaluation", loc="left")
-    rows[-1][0].set_xlabel("steps")
-    rows[-1][1].set_xlabel("steps")
+        _draw_losses(axes[0], [record for record in own if "loss" in record])
+        axes[0].set_title(phase, loc="left", fontweight="bold")
+        if columns == 2:
+            _draw_scores(axes[1], [record for record in own if "scores" in record])
+            axes[1].set_title("evaluation", loc="left")
+    for axes in rows[-1]:
+        axes.set_xlabel("steps")
     # Another process may look at it as it is written.
     aside = path.with_suffix(".tmp.png")
     figure.savefig(aside, dpi=110)
