@@ -19,8 +19,11 @@ jv5kit train --config "$here/pico.toml" -o run $again
 
 # The scores that the card has, beside the teacher's.
 sets=${SETS:-stsb_multi/en,sick2014/*,cranfield,vaswani,msmarco_dl_5k,clu_*,banking77,clinc150,scitldr}
-measure() { jv5kit eval --data "$unpacked" --tasks "$sets" --dims 384,256,64 --precisions "$precisions" --json -m "$@"; }
-precisions=float32 measure all-MiniLM-L6-v2 --dtype float32 > teacher.json
+measure() {
+  jv5kit eval --data "$unpacked" --tasks "$sets" --dims 384,256,64 --precisions "$precisions" --dtype float32 --json -m "$@"
+}
+precisions=float32 measure all-MiniLM-L6-v2 > teacher.json
+cp "$here/pico-notes.md" run/notes.md
 jv5kit export run -o int8 --int8 --force
 precisions=float32,ubinary,ubinary+codes,ubinary+int8 measure int8 --against teacher.json > run/scores.json
 jv5kit export run -o pico --int8 --force

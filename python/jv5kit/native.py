@@ -30,7 +30,8 @@ BATCH_TOKENS = 16384
 MERGED_VALUES = 16 << 20
 """Values of a model's layers up to which an adapter is added to its weights: 32 MB an adapter in bfloat16.
 
-An adapter that stays apart costs a sixth of the time where its rank is a twelfth of the width, and no memory.
+An adapter that stays apart takes no such memory, and up to a sixth more products where its rank is a twelfth of the
+width.
 """
 
 
@@ -66,7 +67,8 @@ class NativeBackend:
         """Embed token sequences, none of them empty: ``(len(batch), dim)`` float32, or uint8 codes.
 
         Raises:
-            ModelNotFoundError: a token is beyond the vocabulary, or the weights are no numbers.
+            ModelNotFoundError: a token is beyond the vocabulary, or the weights are no numbers; of an adapter that is
+                asked for the first time, its files cannot be used.
         """
         starts = np.fromiter(accumulate(map(len, batch), initial=0), np.int64, len(batch) + 1)
         tokens = np.fromiter(chain.from_iterable(batch), np.uint32, int(starts[-1]))

@@ -84,6 +84,13 @@ def test_json_and_back() -> None:
     assert written["sets"][0]["scores"][0] == {"dim": 256, "precision": "float32", "value": 0.4, "share": 0.8}
 
 
+def test_another_measure_of_a_set_is_not_compared() -> None:
+    other = scores("large", sts_c=[(8, "float32", 0.5)], sts_d=[(8, "float32", 0.5)])
+    other["sets"][0]["metric"] = "Pearson"
+    other["sets"][0]["scores"][0]["Pearson"] = 0.9
+    assert [one.name for one in shares(OWN, other)] == ["sts_d"]
+
+
 def test_nothing_in_common_is_said() -> None:
     with pytest.raises(InputError, match="the sets are sts_x, and of large there are scores in float32 on retrieval_a"):
         shares(scores("small", sts_x=[(8, "float32", 1.0)]), OTHER)
@@ -95,7 +102,15 @@ def test_nothing_in_common_is_said() -> None:
         ("", "Expecting value"),
         ("[]", "no sets with scores"),
         ("{}", "'sets' is missing"),
-        ('{"sets": [{}]}', "missing"),
+        ('{"sets": [{}]}', "'name' is missing"),
+        ('{"sets": 3}', "not iterable"),
+        ('{"sets": [{"name": 3}]}', "the name of a set is 3"),
+        ('{"sets": [{"name": "a", "metric": "AP", "scores": [{"dim": 8}]}]}', "'precision' is missing"),
+        (
+            '{"sets": [{"name": "a", "metric": "AP", "scores": [{"dim": 8, "precision": "float32"}]}]}',
+            "'AP' is missing",
+        ),
+        ("[" * 100_000, "recursion"),
     ],
 )
 def test_a_file_that_is_no_report_is_named(content: str, message: str, tmp_path: Path) -> None:

@@ -141,6 +141,10 @@ def main(
     wrong = [claim for claim in claims or () if claim not in known]
     if wrong:
         raise typer.BadParameter(f"{wrong[0]} is no claim; there are {', '.join(known)}")
+    needed = [work / "texts" / "mined.jsonl", work / "texts" / "spans.jsonl", work / "run" / "student"]
+    missing = [str(path.relative_to(work)) for path in needed if not path.exists()]
+    if missing:
+        raise typer.BadParameter(f"{work} has no {', '.join(missing)}: train/run.sh makes them")
     results = work / "ablations.jsonl"
     done = set()
     if results.exists():
@@ -148,6 +152,8 @@ def main(
         done = {f"{one['claim']}/{one['name']}/{one['seed']}" for one in records}
     try:
         chosen = [(one.name, one.read()) for one in choose(find_sets(sets)[0], names.split(","))]
+        if not any(data.kind == "retrieval" for _, data in chosen):
+            raise InputError(f"--names {names} has no set for retrieval, which most claims are about")
         for trial in every:
             if trial.key in done or (claims and trial.claim not in claims):
                 continue

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from captions import captions
-from spans import PASSAGES, keywords, sentences, windows
+from spans import PASSAGES, keywords, read_rows, sentences, windows
 
 from jv5kit import Encoder
 from jv5kit.errors import Jv5kitError
@@ -31,7 +31,7 @@ LABELED = ("banking77", "clinc150")
 def pairs(draw: random.Random, rows: Path) -> Iterator[dict[str, Any]]:
     """A heading, a question, words, or a sentence that was taken out, and the paragraph that it is from."""
     for name in PASSAGES:
-        for row in read(rows / f"{name}.jsonl"):
+        for row in read_rows(rows / f"{name}.jsonl"):
             held = list(windows(row["positive"], PASSAGE_WORDS))
             # A heading tells the beginning, what is cut from a paragraph any part of it.
             way = draw.random()
@@ -56,13 +56,13 @@ def alike(draw: random.Random, rows: Path, count: int) -> Iterator[tuple[str, st
     yield from pairwise(families)
     yield from zip(families, draw.sample(families, len(families)), strict=True)
     for name in PASSAGES:
-        every = [row for row in read(rows / f"{name}.jsonl") if 2 < len(sentences(row["positive"])) < 40]
+        every = [row for row in read_rows(rows / f"{name}.jsonl") if 2 < len(sentences(row["positive"])) < 40]
         for row in draw.sample(every, min(len(every), count // 8)):
             own = [one for one in sentences(row["positive"]) if 4 < len(one.split()) < 40]
             if len(own) > 1:
                 first, second = draw.sample(own, 2)
                 yield (first, second) if draw.random() < 0.7 else (row["anchor"], first)
-    definitions = [row["positive"] for row in read(rows / "oewn_definitions.jsonl")]
+    definitions = [row["positive"] for row in read_rows(rows / "oewn_definitions.jsonl")]
     place = draw.sample(range(len(definitions) - 3), count // 2)
     # Neighbors in the dictionary are often of one kind.
     yield from ((definitions[i], definitions[i + draw.randint(1, 3)]) for i in place)
@@ -83,13 +83,8 @@ def scored(encoder: Encoder, candidates: Iterable[tuple[str, str]]) -> Iterator[
 def labeled(rows: Path) -> Iterator[dict[str, Any]]:
     """Texts with their labels, each label named by its set as well."""
     for name in LABELED:
-        for row in read(rows / f"{name}.jsonl"):
+        for row in read_rows(rows / f"{name}.jsonl"):
             yield {"text": row["text"], "label": f"{name}: {row['label']}"}
-
-
-def read(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]], most: int) -> None:

@@ -101,15 +101,15 @@ def of_pair(draw: random.Random, anchor: str, positive: str) -> Iterator[tuple[s
 def texts_of(draw: random.Random, rows: Path) -> Iterator[tuple[str, str]]:
     """Texts of at most about 120 tokens, each with its kind."""
     for name in PASSAGES:
-        for row in _rows(rows / f"{name}.jsonl"):
+        for row in read_rows(rows / f"{name}.jsonl"):
             yield from of_pair(draw, row["anchor"], row["positive"])
-    for row in _rows(rows / "qmsum.jsonl"):
+    for row in read_rows(rows / "qmsum.jsonl"):
         held = list(windows(row["positive"], SPAN_WORDS))
         yield from (("meeting", window) for window in draw.sample(held, min(len(held), 4)))
         yield "heading", row["anchor"]
     for name, most in SHORT.items():
         short = []
-        for row in _rows(rows / f"{name}.jsonl"):
+        for row in read_rows(rows / f"{name}.jsonl"):
             match name:
                 case "oewn_definitions":
                     short += [row["positive"], f"{row['anchor'].split(',')[0]}: {row['positive']}"]
@@ -127,7 +127,7 @@ def texts_of(draw: random.Random, rows: Path) -> Iterator[tuple[str, str]]:
 def long_texts(draw: random.Random, rows: Path) -> Iterator[tuple[str, str]]:
     """Texts of about 120 to 500 tokens."""
     for name in (*PASSAGES, "qmsum"):
-        for row in _rows(rows / f"{name}.jsonl"):
+        for row in read_rows(rows / f"{name}.jsonl"):
             most = draw.randint(SPAN_WORDS, LONG_WORDS)
             for window in list(windows(row["positive"], most))[:2]:
                 if len(window.split()) > SPAN_WORDS:
@@ -158,7 +158,8 @@ def write(path: Path, texts: Iterator[tuple[str, str]], most: int = 0) -> None:
     typer.echo(f"{path}: {len(kept):,} texts, {lengths.total():,} words: {told}", err=True)
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def read_rows(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a file that prepare.py wrote."""
     with path.open(encoding="utf-8") as lines:
         yield from map(json.loads, lines)
 

@@ -188,15 +188,18 @@ class _Talk:
         from jv5kit.evaluation.table import tail_lines, to_json
 
         scores = to_json(self._report)
-        if self._other is not None:
-            found, model = shares.shares(scores, self._other), str(self._other.get("model"))
-            scores["against"] = shares.to_json(found, model)
-        if self._json:
-            print_json(scores)
-            return
-        for line in tail_lines(self._report):
-            print(line)
-        if self._other is not None:
+        try:
+            if self._other is not None:
+                found, model = shares.shares(scores, self._other), str(self._other.get("model"))
+                scores["against"] = shares.to_json(found, model)
+        finally:
+            # What was measured is told, whether it can be compared or not.
+            if self._json:
+                print_json(scores)
+            else:
+                for line in tail_lines(self._report):
+                    print(line)
+        if self._other is not None and not self._json:
             print("", *shares.lines(found, model), sep="\n")
 
 

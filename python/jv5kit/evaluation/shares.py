@@ -53,9 +53,13 @@ def read_scores(path: Path) -> dict[str, Any]:
     """
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
-        if not (isinstance(scores, dict) and all(isinstance(one["scores"], list) for one in scores["sets"])):
+        if not isinstance(scores, dict):
             raise ValueError("it has no sets with scores")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for one in scores["sets"]:
+            if not isinstance(one["name"], str):
+                raise ValueError(f"the name of a set is {one['name']!r}")
+            _reference(one)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path} has no scores as 'jv5kit eval --json' prints them: {reason}") from None
     return scores
@@ -67,7 +71,7 @@ def check_common(names: Iterable[str], other: Mapping[str, Any]) -> None:
     Raises:
         InputError: it has none of them.
     """
-    have = {one["name"] for one in other["sets"] if one.get("metric") and _reference(one) is not None}
+    have = {one["name"] for one in other["sets"] if _reference(one) is not None}
     wanted = list(names)
     if not have.intersection(wanted):
         raise InputError(
@@ -87,11 +91,13 @@ def shares(scores: Mapping[str, Any], other: Mapping[str, Any]) -> list[Share]:
         InputError: they have no set in common, or the other's have no float32.
     """
     check_common((one["name"] for one in scores["sets"]), other)
-    references = {one["name"]: _reference(one) for one in other["sets"] if one.get("metric")}
+    # The same set by another measure is another thing.
+    references = {(one["name"], one.get("metric")): _reference(one) for one in other["sets"]}
     found = []
     for one in scores["sets"]:
-        metric, reference = one.get("metric"), references.get(one["name"])
-        if metric and reference is not None:
+        metric = one.get("metric")
+        reference = references.get((one["name"], metric))
+        if reference is not None:
             values = {(score["dim"], score["precision"]): score[metric] for score in one["scores"]}
             found.append(Share(one["name"], one["kind"], metric, 1, reference, values))
     return found
@@ -154,9 +160,9 @@ def from_json(against: Mapping[str, Any]) -> list[Share]:
 
 
 def _reference(one: Mapping[str, Any]) -> float | None:
-    """A set's main measure at the most dimensions, in float32."""
-    whole = [score for score in one["scores"] if score["precision"] == "float32"]
-    return float(max(whole, key=lambda score: score["dim"])[one["metric"]]) if whole else None
+    """A set's main measure at the most dimensions, in float32; None where nothing was measured so."""
+    whole = [score for score in one["scores"] if score["precision"] == "float32"] if one.get("metric") else []
+    return float(max(whole, key=lambda score: int(score["dim"]))[one["metric"]]) if whole else None
 
 
 def _mean(of_kind: Sequence[Share]) -> Share:

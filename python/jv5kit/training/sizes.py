@@ -248,6 +248,16 @@ NANO = replace(
     classification=replace(SMALL.classification, batch=512, rope_theta=1e6),
 )
 
+_PICO_DISTILL = DistillSettings(
+    steps=30_000,
+    batch=64,
+    length=160,
+    learning_rate=1e-3,
+    projection="student-frozen",
+    projection_start="identity",
+    similarity=1.0,
+)
+
 PICO = RunSettings(
     size="pico",
     student=StudentSettings(
@@ -259,24 +269,8 @@ PICO = RunSettings(
         dims=(384, 256, 128, 64, 32),
     ),
     teacher=TeacherSettings(model="all-MiniLM-L6-v2", rotate=True),
-    distill=DistillSettings(
-        steps=30_000,
-        batch=64,
-        length=160,
-        learning_rate=1e-3,
-        projection="student-frozen",
-        projection_start="identity",
-        similarity=1.0,
-    ),
-    long=DistillSettings(
-        steps=1_000,
-        batch=32,
-        length=512,
-        learning_rate=2e-4,
-        projection="student-frozen",
-        projection_start="identity",
-        similarity=1.0,
-    ),
+    distill=_PICO_DISTILL,
+    long=replace(_PICO_DISTILL, steps=1_000, batch=32, length=512, learning_rate=2e-4),
     retrieval=RetrievalSettings(
         steps=2_000,
         batch=64,

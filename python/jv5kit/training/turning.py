@@ -45,7 +45,7 @@ def turn_states(student: Student, matrix: Tensor) -> None:
             f"{student.dim}: leave it out"
         )
     names, tensors = row.names, student.backbone.named.state_dict()
-    turn = keeping_ones(matrix.T.double())
+    turn = keeping_ones(matrix.T.double()).to(student.device)
 
     def write(name: str, value: Tensor) -> None:
         tensors[name].copy_(value)
