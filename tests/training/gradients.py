@@ -57,7 +57,8 @@ def objective_of(name: str, student: Student) -> Objective:
     projection = Distillation(
         student.dim, student.dim, "student", "orthogonal", dims=[64, 16], weights=[1.0, 0.5], rotated=False
     )
-    return RetrievalObjective(RetrievalSettings(learn_temperature=True, sign=0.3, sign_dim=32), projection, nested)
+    settings = RetrievalSettings(learn_temperature=True, sign=0.3, ranking=0.5, ranking_sign=0.2, sign_dim=32)
+    return RetrievalObjective(settings, projection, nested)
 
 
 def gradients(accelerator: Accelerator, model: str, name: str, folder: Path) -> dict[str, torch.Tensor]:

@@ -150,6 +150,35 @@ def test_signs_are_the_bits_of_the_index_and_pass_the_gradient() -> None:
     torch.testing.assert_close(values.grad, straight.grad)
 
 
+@settings(max_examples=25, deadline=None)
+@given(sizes, st.integers(0, 4))
+def test_ranking(size: tuple[int, int, int], mined: int) -> None:
+    count, dim, seed = size
+    student, teacher = rows(count, count + mined, seed), rows(count, count + mined, seed + dim)
+    never = np.random.default_rng(seed).random(student.shape) < 0.3
+    never[:, 0] = False
+    expected = 0.0
+    for i in range(count):
+        kept = np.flatnonzero(~never[i])
+        mine, theirs = (softmax((side[i, kept] / 0.2).tolist()) for side in (student, teacher))
+        expected += sum(p * math.log(p / q) for p, q in zip(theirs, mine, strict=True)) / count
+    found = losses.ranking(tensor(student), tensor(teacher), 0.2, torch.from_numpy(never))
+    assert float(found) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert float(losses.ranking(tensor(student), tensor(student), 0.2)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_bits_tell_cosines_of_values_that_are_spread_normally() -> None:
+    queries, noise = rows(40, 4096, 5), rows(40, 4096, 6)
+    shares = np.linspace(0.0, 1.0, 40)[:, None]
+    candidates = shares * queries + (1 - shares) * noise
+    both, values = losses.cosines_of_bits(tensor(queries), tensor(candidates), 4096)
+    true = losses.cosines(tensor(queries), tensor(candidates))
+    torch.testing.assert_close(both, true, atol=0.07, rtol=0)
+    torch.testing.assert_close(values, true, atol=0.07, rtol=0)
+    # Canary: untransformed, the bits of near texts are off by more than that.
+    assert float((torch.asin(both) * 2 / math.pi - true).abs().max()) > 0.15
+
+
 def test_repeats() -> None:
     found = losses.repeats(["a", "b"], ["b", "a", "c", "b"])
     assert found.tolist() == [[False, True, False, False], [True, False, False, True]]

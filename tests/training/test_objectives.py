@@ -10,16 +10,8 @@ import torch
 
 from jv5kit.errors import InputError
 from jv5kit.training import losses
-from jv5kit.training.objectives import (
-    Column,
-    DistillObjective,
-    Encoded,
-    RetrievalObjective,
-    TextMatchingObjective,
-    negatives,
-    never_negatives,
-    two_columns,
-)
+from jv5kit.training.encoded import Column, Encoded, negatives, never_negatives, two_columns
+from jv5kit.training.objectives import DistillObjective, RetrievalObjective, TextMatchingObjective
 from jv5kit.training.projection import Distillation
 from jv5kit.training.rows import Labeled, Pair, Scored, Text
 from jv5kit.training.sizes import DistillSettings, Objective, Projection, RetrievalSettings, TextMatchingSettings
@@ -128,9 +120,21 @@ def test_a_weight_of_0_leaves_its_term_out() -> None:
     one = RetrievalObjective(settings, None, [(8, 1.0)])
     assert not one.asks_teacher
     assert one.terms(ROWS, [encoded(column) for column in one.columns(ROWS)]).keys() == {"infonce"}
-    every = RetrievalObjective(RetrievalSettings(sign=1.0, sign_dim=8), distillation(), [(8, 1.0)])
+    settings = RetrievalSettings(sign=1.0, ranking=1.0, ranking_sign=1.0, sign_dim=8)
+    every = RetrievalObjective(settings, distillation(), [(8, 1.0)])
     found = every.terms(ROWS, [encoded(column) for column in every.columns(ROWS)])
-    assert found.keys() == {"infonce", "distill", "gor", "sign"} == every.weights.keys()
+    assert found.keys() == {"infonce", "distill", "gor", "sign", "ranking", "ranking_sign"} == every.weights.keys()
+
+
+def test_a_ranking_takes_the_teachers_embeddings_of_mined_negatives_too() -> None:
+    ranks = RetrievalObjective(RetrievalSettings(infonce=0, distill=0, gor=0, ranking=1.0), None, [(8, 1.0)])
+    assert ranks.asks_teacher
+    assert [column.taught for column in ranks.columns(ROWS)] == [True, True, True]
+    assert [column.taught for column in RetrievalObjective(RetrievalSettings(), None, []).columns(ROWS)][2] is False
+    # A student whose embeddings are the teacher's ranks as it does; of a text that is its own query nothing is asked.
+    columns = ranks.columns([*ROWS, Pair("A", "B", ("A",))])
+    same = [Encoded(one.column, one.student, one.student.detach()) for one in map(encoded, columns)]
+    assert ranks.terms(ROWS, same)["ranking"].item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_text_matching_takes_what_a_batch_has() -> None:

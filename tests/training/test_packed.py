@@ -1,6 +1,7 @@
 """The packed forward pass against transformers': states and gradients."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from jv5kit.errors import InputError
 from jv5kit.training import attention, blocks
 from jv5kit.training.attention import Layout
-from jv5kit.training.packed import PackedModel
+from jv5kit.training.packed import ROUND, PackedModel
 
 LENGTHS = [7, 1, 33, 7, 7, 96, 2, 33]
 """Alike and not, as neighbors and not, one of a single token and one that fills the context."""
@@ -119,6 +120,43 @@ def test_bfloat16_by_autocast_is_near(tmp_path: Path, kind: str) -> None:
     assert torch.cosine_similarity(states, low.float()).min() > 0.99
 
 
+@pytest.mark.parametrize("kind", ["bert", "qwen3"])
+def test_tokens_that_fill_up_a_round_number_change_nothing(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.random_model(tmp_path, kind, vocab_size=VOCABULARY, **KINDS[kind])
+    found = []
+    for number in (ROUND, 1):
+        monkeypatch.setattr("jv5kit.training.packed.ROUND", number)
+        model = packed(tmp_path)
+        with torch.autocast("cpu", torch.bfloat16):
+            states = model(some_tokens(), LENGTHS)
+        assert states.shape == (sum(LENGTHS), model.dim)
+        (states * torch.linspace(-1, 1, model.dim)).sum().backward()
+        found.append((states.detach(), {name: one.grad for name, one in model.named_parameters()}))
+    (states, gradients), (others, other_gradients) = found
+    torch.testing.assert_close(states, others, atol=0.02, rtol=0.02)
+    for name, gradient in gradients.items():
+        other = other_gradients[name]
+        assert gradient is not None and other is not None
+        assert torch.linalg.norm(gradient - other) <= 0.02 * torch.linalg.norm(other), name
+
+
+def test_attention_of_a_cpu_is_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def spy(query: Tensor, *rest: Tensor, is_causal: bool) -> Tensor:
+        seen.append((query.dtype, torch.is_autocast_enabled("cpu")))
+        return torch.nn.functional.scaled_dot_product_attention(query, *rest, is_causal=is_causal)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", spy)
+    heads = torch.randn(10, 2, 8, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        attended = attention.attend(heads, heads, heads, Layout([4, 6], heads.device), causal=False)
+    assert seen == [(torch.float32, False)] * 2
+    assert attended.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_wide_tensors_are_kept_once(
     pair: tuple[PackedModel, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -126,9 +164,10 @@ def test_the_wide_tensors_are_kept_once(
     """What goes into the activation is kept for the gradient; what comes out of it is made again."""
     model, _ = pair
     wide: dict[int, Tensor] = {}
+    count = sum(LENGTHS) if dtype == torch.float32 else math.ceil(sum(LENGTHS) / ROUND) * ROUND
 
     def keep(kept: Any) -> Any:
-        if isinstance(kept, Tensor) and kept.shape == (sum(LENGTHS), model.shape.intermediate):
+        if isinstance(kept, Tensor) and kept.shape == (count, model.shape.intermediate):
             wide[kept.data_ptr()] = kept
         return kept
 

@@ -15,8 +15,8 @@ from jv5kit.errors import Jv5kitError
 from jv5kit.tasks import document_prompt, query_prompt
 from jv5kit.training import lora
 from jv5kit.training.checkpoints import Checkpoint, flattened, restore
+from jv5kit.training.encoded import Encoded
 from jv5kit.training.gathering import average_gradients, gather, share
-from jv5kit.training.objectives import Encoded
 from jv5kit.training.passes import Passes
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from jv5kit.rotation import Rotation
     from jv5kit.training.batches import Batch, Batches
-    from jv5kit.training.objectives import Column, Objective, Role
+    from jv5kit.training.encoded import Column, Role
+    from jv5kit.training.objectives import Objective
     from jv5kit.training.sizes import OptimizerSettings, PhaseSettings
     from jv5kit.training.student import Student
     from jv5kit.training.teacher import Teacher

@@ -6,9 +6,11 @@ same for any batch. A plain NumPy twin of each is in the tests.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, cross_entropy, normalize
+from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, normalize
 
 
 def distillation(student: Tensor, teacher: Tensor) -> Tensor:
@@ -54,6 +56,46 @@ def infonce(queries: Tensor, candidates: Tensor, temperature: float | Tensor, ne
         own = torch.nn.functional.one_hot(positives, len(candidates)).bool()
         scores = scores.masked_fill(never & ~own, float("-inf"))
     return cross_entropy(scores, positives)
+
+
+def ranking(student: Tensor, teacher: Tensor, temperature: float | Tensor, never: Tensor | None = None) -> Tensor:
+    """Mean Kullback-Leibler divergence of the student's softmaxed scores of candidates from the teacher's.
+
+    What InfoNCE says of one positive the teacher says of all candidates, each as near as it is: a negative that answers
+    a query is none here, and an order that the first few values or bits cannot keep costs most where it matters.
+
+    Args:
+        student: ``(n, m)``, estimates of cosines.
+        teacher: ``(n, m)``, cosines.
+        temperature: what both are divided by.
+        never: bool ``(n, m)``, where a candidate is the query itself.
+    """
+    mine, theirs = student / temperature, teacher / temperature
+    if never is not None:
+        # No infinity, whose difference from itself is no number.
+        mine, theirs = (scores.masked_fill(never, -1e4) for scores in (mine, theirs))
+    return kl_div(mine.log_softmax(-1), theirs.log_softmax(-1), reduction="batchmean", log_target=True)
+
+
+def cosines(queries: Tensor, candidates: Tensor) -> Tensor:
+    """``(n, m)``, of queries ``(n, dim)`` and candidates ``(m, dim)``."""
+    return normalize(queries) @ normalize(candidates).T
+
+
+def cosines_of_bits(queries: Tensor, candidates: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """What candidates' first ``dim`` bits tell of cosines, ``(n, m)``: by the queries' bits, and by their values.
+
+    Of values that are spread as a normal distribution the bits of two rows with cosine c have ``2 / pi * asin(c)``, and
+    a row with another's bits has ``sqrt(2 / pi) * c``; both are undone.
+
+    Args:
+        queries: ``(n, at least dim)``.
+        candidates: ``(m, at least dim)``.
+        dim: bits.
+    """
+    bits = signs(candidates, dim) * dim**-0.5
+    both = signs(queries, dim) * dim**-0.5 @ bits.T
+    return torch.sin(both * (math.pi / 2)), normalize(queries[:, :dim]) @ bits.T * math.sqrt(math.pi / 2)
 
 
 def orthogonality(embeddings: Tensor) -> Tensor:

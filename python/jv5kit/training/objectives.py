@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from jv5kit.errors import InputError
 from jv5kit.training import losses
+from jv5kit.training.encoded import joined, negatives, never_negatives, of_teacher, two_columns
 from jv5kit.training.projection import Distillation, over_dims
-from jv5kit.training.rows import Labeled, Pair, Scored, Text
+from jv5kit.training.rows import Scored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jv5kit.training.columns import Kind
+    from jv5kit.training.encoded import Column, Encoded
     from jv5kit.training.rows import Row
     from jv5kit.training.sizes import (
         ClassificationSettings,
@@ -27,43 +27,8 @@ if TYPE_CHECKING:
         TextMatchingSettings,
     )
 
-Role = Literal["query", "document"]
 Nested = list[tuple[int, float]]
 """Matryoshka dimensions, each with its weight."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """Texts of a batch that get the same prompt.
-
-    Attributes:
-        role: whose prompt they get.
-        texts: in the order of the rows; a row may have none, or several.
-        counts: how many each row has.
-        taught: whether the teacher's embeddings of them are asked for, where an objective asks for any.
-    """
-
-    role: Role
-    texts: list[str]
-    counts: list[int]
-    taught: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A column of the whole batch.
-
-    Attributes:
-        column: its texts.
-        student: their embeddings, ``(n, dim)``, with gradient.
-        teacher: the teacher's, where the objective asks for them.
-        base: those of the student without its adapter, where it asks for them.
-    """
-
-    column: Column
-    student: Tensor
-    teacher: Tensor | None = None
-    base: Tensor | None = None
 
 
 Terms = dict[str, Tensor]
@@ -162,7 +127,10 @@ class DistillObjective:
 
 
 class RetrievalObjective:
-    """Stage 2, retrieval: InfoNCE, distillation and orthogonality (equation 4), and InfoNCE over bits."""
+    """Stage 2, retrieval: InfoNCE, distillation and orthogonality (equation 4), and InfoNCE over bits.
+
+    Not of the paper: the teacher's ranking of the candidates, by the values and by the bits.
+    """
 
     kinds: tuple[Kind, ...] = ("pairs",)
     asks_base = False
@@ -170,15 +138,23 @@ class RetrievalObjective:
     def __init__(self, settings: RetrievalSettings, projection: Distillation | None, nested: Nested) -> None:
         self._temperature = Temperature(settings.temperature, learned=settings.learn_temperature)
         self.module: nn.Module = nn.ModuleList([self._temperature, *([projection] if projection else [])])
-        self.weights = _used(infonce=settings.infonce, distill=settings.distill, gor=settings.gor, sign=settings.sign)
-        self.asks_teacher = "distill" in self.weights
+        self.weights = _used(
+            infonce=settings.infonce,
+            distill=settings.distill,
+            gor=settings.gor,
+            sign=settings.sign,
+            ranking=settings.ranking,
+            ranking_sign=settings.ranking_sign,
+        )
+        self._ranks = bool({"ranking", "ranking_sign"} & self.weights.keys())
+        self.asks_teacher = "distill" in self.weights or self._ranks
         self._settings = settings
         self._projection = projection
         self._nested = nested
 
     def columns(self, rows: Sequence[Row]) -> list[Column]:
         """See :class:`Objective`."""
-        return [*two_columns(rows, "query"), negatives(rows, self._settings.negatives)]
+        return [*two_columns(rows, "query"), negatives(rows, self._settings.negatives, taught=self._ranks)]
 
     def terms(self, rows: Sequence[Row], encoded: Sequence[Encoded]) -> Terms:  # noqa: ARG002 - others need the rows.
         """See :class:`Objective`."""
@@ -205,6 +181,22 @@ class RetrievalObjective:
         if "sign" in self.weights:
             own, others = (losses.signs(side, self._settings.sign_dim) for side in (queries.student, candidates))
             terms["sign"] = losses.infonce(own, others, self._temperature(), never)
+        if self._ranks:
+            itself = losses.repeats(queries.column.texts, positives.column.texts + mined.column.texts)
+            itself = itself.to(candidates.device)
+            asked, (_, every) = of_teacher(queries), joined([positives, mined])
+            target = losses.cosines(asked, every)
+
+            def compare(scores: Tensor) -> Tensor:
+                return losses.ranking(scores, target, self._temperature(), itself)
+
+            if "ranking" in self.weights:
+                terms["ranking"] = over_dims(
+                    lambda dim: compare(losses.cosines(queries.student[:, :dim], candidates[:, :dim])), self._nested
+                )
+            if "ranking_sign" in self.weights:
+                views = losses.cosines_of_bits(queries.student, candidates, self._settings.sign_dim)
+                terms["ranking_sign"] = torch.stack([compare(view) for view in views]).mean()
         return terms
 
 
@@ -315,74 +307,6 @@ class ClassificationObjective:
             mine, bases = (torch.cat([getattr(one, side) for one in encoded]) for side in ("student", "base"))
             terms["relational"] = over_dims(lambda dim: losses.relational(mine[:, :dim], bases), self._nested)
         return terms
-
-
-def two_columns(rows: Sequence[Row], role: Role) -> list[Column]:
-    """The two texts of rows, the first one's in ``role``; of rows that are one text, that one, as documents."""
-    firsts, seconds = [], []
-    for row in rows:
-        match row:
-            case Pair():
-                firsts.append(row.anchor)
-                seconds.append(row.positive)
-            case Scored():
-                firsts.append(row.sentence1)
-                seconds.append(row.sentence2)
-            case Text() | Labeled():
-                seconds.append(row.text)
-    ones = [1] * len(rows)
-    documents = Column("document", seconds, ones)
-    if not firsts:
-        return [documents]
-    # What is scored against one another is of one kind.
-    return [Column("document" if isinstance(rows[0], Scored) else role, firsts, ones), documents]
-
-
-def negatives(rows: Sequence[Row], most: int) -> Column:
-    """The negatives of pairs, the first ``most`` of each."""
-    own = [row.negatives[:most] if isinstance(row, Pair) else () for row in rows]
-    return Column("document", [text for texts in own for text in texts], [len(texts) for texts in own], taught=False)
-
-
-def never_negatives(queries: Column, positives: Column, mined: Column | None, *, shared: bool = True) -> Tensor:
-    """Which candidates are no negatives of a row: bool ``(n, n + mined)``.
-
-    Those are the texts of its own query and positive, wherever they are, and the positives of rows that have its query.
-
-    Args:
-        queries: a text for each row.
-        positives: a text for each row.
-        mined: negatives of the rows.
-        shared: whether mined negatives are negatives of other rows than their own.
-
-    Raises:
-        InputError: no row has a negative.
-    """
-    count = len(positives.texts)
-    candidates = positives.texts + (mined.texts if mined is not None else [])
-    never = losses.repeats(positives.texts, candidates) | losses.repeats(queries.texts, candidates)
-    never[:, :count] |= losses.repeats(queries.texts, queries.texts)
-    if mined is not None and not shared:
-        owners = torch.repeat_interleave(torch.arange(count), torch.tensor(mined.counts))
-        never[:, count:] |= owners[None, :] != torch.arange(count)[:, None]
-    own = torch.nn.functional.one_hot(torch.arange(count), len(candidates)).bool()
-    if (never | own).all():
-        raise InputError(
-            f"a batch of {count} rows, of which the first is {queries.texts[0]!r}, has no negative for any of them: "
-            "let batches have more rows, or find negatives with jv5kit mine"
-        )
-    return never
-
-
-def joined(encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
-    """The student's and the teacher's embeddings of several columns."""
-    return torch.cat([one.student for one in encoded]), torch.cat([of_teacher(one) for one in encoded])
-
-
-def of_teacher(one: Encoded) -> Tensor:
-    """The teacher's embeddings of a column."""
-    assert one.teacher is not None
-    return one.teacher
 
 
 def _used(**weights: float) -> dict[str, float]:

@@ -11,8 +11,8 @@ import torch
 from jv5kit.encoder import Encoder
 from jv5kit.errors import InputError
 from jv5kit.rotation import Rotation
+from jv5kit.training.encoded import two_columns
 from jv5kit.training.estimates import config_of
-from jv5kit.training.objectives import two_columns
 from jv5kit.training.outputs import take_back
 from jv5kit.training.rows import open_source
 from jv5kit.training.student import Student, StudentStart

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 from jv5kit.errors import InputError
 from jv5kit.training.architectures import architecture_of, shape_of
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 Attention = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
 """Queries, keys and values to what each token attends to; see :meth:`PackedModel.run`."""
+
+ROUND = 128
+"""Tokens that a CPU computes in bfloat16 are a multiple of this: oneDNN compiles a kernel for each number of rows that
+it has not seen, which takes longer than the multiplication of 2,000."""
 
 _M = TypeVar("_M", bound=nn.Module)
 
@@ -145,11 +150,14 @@ class PackedModel(nn.Module):
         """
         self._check(tokens, lengths)
         layout = Layout(lengths, tokens.device)
+        count = len(tokens)
+        spare = -count % ROUND if tokens.device.type == "cpu" and _low_precision(tokens.device) else 0
 
         def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return attend(query, key, value, layout, causal=self.architecture.causal)
+            own = (x[:count] for x in (query, key, value)) if spare else (query, key, value)
+            return pad(attend(*own, layout, causal=self.architecture.causal), (0, 0, 0, spare))
 
-        return self.run(tokens, layout.positions, attention)
+        return self.run(pad(tokens, (0, spare)), pad(layout.positions, (0, spare)), attention)[:count]
 
     def run(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """The states of tokens, whatever attention makes of which tokens see each other.

@@ -67,6 +67,8 @@ def asks_teacher(phase: Phase) -> bool:
             return False
         case DistillSettings() | ClusteringSettings():
             return True
-        case RetrievalSettings(distill=weight) | TextMatchingSettings(distill=weight):
+        case RetrievalSettings() as own:
+            return max(own.distill, own.ranking, own.ranking_sign) > 0
+        case TextMatchingSettings(distill=weight):
             return weight > 0
     return False

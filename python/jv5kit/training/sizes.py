@@ -113,7 +113,9 @@ class RetrievalSettings(AdapterSettings):
     distill: float = field(default=2.0, metadata={"says": "weight"})
     gor: float = field(default=1.0, metadata={"says": "weight of the orthogonality of queries and of positives"})
     sign: float = field(default=0.0, metadata={"says": "weight of InfoNCE over the embeddings' bits"})
-    sign_dim: int = field(default=256, metadata={"says": "bits of that"})
+    ranking: float = field(default=0.0, metadata={"says": "weight of the teacher's ranking of all candidates"})
+    ranking_sign: float = field(default=0.0, metadata={"says": "weight of the same over the embeddings' bits"})
+    sign_dim: int = field(default=256, metadata={"says": "bits of both"})
     negatives: int = field(default=7, metadata={"says": "mined negatives of a row that are used, at most"})
     share_negatives: bool = field(default=True, metadata={"says": "they are negatives of the batch's other rows too"})
 
