@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Start = Literal["teacher", "stage 1"]
+PhaseName = Literal["distill", "retrieval", "text_matching", "clustering", "classification"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,27 +20,26 @@ class Trial:
         claim: what it is for.
         name: of the variant.
         start: the teacher's layers, for a run of stage 1; or what stage 1 made, for an adapter.
+        phase: what is run; None measures the start as it is.
         settings: over the recipe's, table in table.
         seed: of everything that is drawn.
         rows: of the work folder, that it is trained on.
+        kinds: of evaluation sets, that it is measured on.
     """
 
     claim: str
     name: str
     start: Start
+    phase: PhaseName | None
     settings: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     rows: str = "mined"
+    kinds: tuple[str, ...] = ("retrieval",)
 
     @property
     def key(self) -> str:
         """What distinguishes it from all others."""
         return f"{self.claim}/{self.name}/{self.seed}"
-
-    @property
-    def phase(self) -> str:
-        """The phase that is run."""
-        return "distill" if self.start == "teacher" else "retrieval"
 
 
 LOSSES = {
@@ -50,7 +50,10 @@ LOSSES = {
     "distill + GOR": {"infonce": 0.0, "distill": 2.0, "gor": 1.0},
     "NCE + distill + GOR": {"infonce": 1.0, "distill": 2.0, "gor": 1.0},
     "NCE + distill + GOR + signs": {"infonce": 1.0, "distill": 2.0, "gor": 1.0, "sign": 0.5},
+    "distill + ranking": {"infonce": 0.0, "distill": 2.0, "gor": 0.0, "ranking": 1.0, "ranking_sign": 1.0},
 }
+"""The paper's six, the sign view on top of all, and what the recipe has instead."""
+
 SEEDED = ("NCE + distill", "NCE + distill + GOR")
 """What the first claim compares: the effect is small, so that one seed says nothing."""
 
@@ -58,27 +61,46 @@ RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 OBJECTIVES = {"embeddings": "distill", "scores": "score", "InfoNCE": "infonce"}
 PLACES = ("student", "student-frozen", "teacher-frozen", "teacher")
 
+ADAPTERS: dict[PhaseName, tuple[str, str]] = {
+    "retrieval": ("mined", "retrieval"),
+    "text_matching": ("scored", "sts"),
+    "clustering": ("spans", "clustering"),
+    "classification": ("labeled", "classification"),
+}
+"""For each adapter its rows, and the kind of sets that it is for."""
+
+ALONE = "stage 1 alone"
+
 _PLAIN: dict[str, Any] = {"student": {"turn": False}, "teacher": {"rotate": False}}
 """Targets as the teacher gives them, so that nothing but what is compared differs."""
 
+_CONTRASTIVE: dict[str, Any] = {"ranking": 0.0, "ranking_sign": 0.0, "sign": 0.0}
+"""The paper's losses alone, whatever the recipe has beside them."""
+
 
 def trials() -> Iterator[Trial]:
-    """All runs, claim by claim."""
+    """All runs but those of the long context (long_context.py), claim by claim."""
     for name, weights in LOSSES.items():
         for seed in range(3 if name in SEEDED else 1):
-            yield Trial("losses", name, "stage 1", {"retrieval": {"sign": 0.0} | weights}, seed)
+            yield Trial("losses", name, "stage 1", "retrieval", {"retrieval": _CONTRASTIVE | weights}, seed)
     for name, objective in OBJECTIVES.items():
         for rate in RATES:
             distill = {"objective": objective, "similarity": 0.0, "learning_rate": rate}
-            yield Trial("objectives", f"{name}, {rate:g}", "teacher", _PLAIN | {"distill": distill})
+            yield Trial("objectives", f"{name}, {rate:g}", "teacher", "distill", _PLAIN | {"distill": distill})
     for place in PLACES:
         distill = {"projection": place, "projection_start": "orthogonal", "similarity": 0.0, "learning_rate": 3e-4}
-        yield Trial("projection", place, "teacher", _PLAIN | {"distill": distill})
-    yield Trial("average", "last weights", "stage 1", {"retrieval": {"average": False}})
-    yield Trial("average", "mean of two", "stage 1", {"retrieval": {"average": True}})
+        yield Trial("projection", place, "teacher", "distill", _PLAIN | {"distill": distill})
+    every = tuple(kind for _, kind in ADAPTERS.values())
+    yield Trial("adapters", ALONE, "stage 1", None, kinds=every)
+    for phase, (rows, kind) in ADAPTERS.items():
+        yield Trial("adapters", phase.replace("_", "-"), "stage 1", phase, rows=rows, kinds=(kind,))
+    for averaged in (False, True):
+        weights = _CONTRASTIVE | LOSSES["NCE + distill + GOR"] | {"average": averaged}
+        name = "mean of two" if averaged else "last weights"
+        yield Trial("average", name, "stage 1", "retrieval", {"retrieval": weights})
     for rotated in (False, True):
         for nested in (False, True):
             student: dict[str, Any] = {"turn": rotated} | ({} if nested else {"dims": [384]})
             name = f"{'Matryoshka' if nested else 'whole'}, {'rotated' if rotated else 'as it is'}"
             settings = {"student": student, "teacher": {"rotate": rotated}}
-            yield Trial("dimensions", name, "teacher", settings, rows="spans")
+            yield Trial("dimensions", name, "teacher", "distill", settings, rows="spans")

@@ -1,8 +1,8 @@
 """Try the paper's claims: ``python train/ablations/run.py WORK SETS``.
 
 WORK is the folder that train/run.sh worked in; SETS has evaluation sets. Each run takes at least ``--tokens`` tokens,
-and adds a line to ``WORK/ablations.jsonl``; one that is there already is not made again. ``report.py`` makes the table
-and the plots of it.
+and adds a line to ``--results``; one that is there already is not made again, so that an interrupted command goes on
+where it was. ``report.py`` makes the table and the plots of it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from claims import Trial, trials
+from long_context import CLAIM as LONG
+from long_context import long_context
 
 from jv5kit import Encoder
 from jv5kit.encoder import load_tokenizer
@@ -29,28 +31,32 @@ from jv5kit.training.run import Run
 from jv5kit.training.sizes import DataSettings, RunSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jv5kit.evaluation.tasks import EvaluationSet
 
 RECIPE = Path(__file__).parents[1] / "pico.toml"
+RESULTS = Path(__file__).parent / "results.jsonl"
 DIMS = (384, 256, 128, 64, 32)
 SAMPLE = 512
+
+Record = dict[str, Any]
 
 
 def tokens_of_a_row(path: Path, phase: str, settings: RunSettings) -> float:
     """Tokens that the rows of a file have on average, as a phase reads them."""
     tokenizer = load_tokenizer(load_checkpoint(settings.student.model))
     tokenizer.no_padding()
-    own = settings.distill if phase == "distill" else settings.retrieval
+    own: Any = getattr(settings, phase)
     tokenizer.enable_truncation(own.length)
-    texts: list[str] = []
     with path.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line, _ in zip(lines, range(SAMPLE), strict=False)]
-    for row in rows:
-        names = ["text", "anchor", "positive"]
-        if phase == "retrieval":
-            names += [f"negative_{i}" for i in range(1, settings.retrieval.negatives + 1)]
-        texts += [row[name] for name in names if name in row]
-    return sum(len(one.ids) for one in tokenizer.encode_batch(texts)) / len(rows)
+    negatives = getattr(own, "negatives", 0)
+    names = ["text", "anchor", "positive", "sentence1", "sentence2", *(f"negative_{i + 1}" for i in range(negatives))]
+    texts = [row[name] for row in rows for name in names if name in row]
+    # Beside a text with a label there is one of its own, and others of other labels.
+    repeated = 2 + negatives if phase == "classification" else 1
+    return repeated * sum(len(one.ids) for one in tokenizer.encode_batch(texts)) / len(rows)
 
 
 def settings_of(trial: Trial, work: Path, tokens: int) -> RunSettings:
@@ -58,12 +64,12 @@ def settings_of(trial: Trial, work: Path, tokens: int) -> RunSettings:
     recipe = read_toml(RECIPE, RunSettings())
     settings = overlay(recipe, trial.settings)
     data = work / "texts" / f"{trial.rows}.jsonl"
-    phase = trial.phase
+    phase = str(trial.phase)
     own: Any = getattr(settings, phase)
     steps = math.ceil(tokens / (tokens_of_a_row(data, phase, settings) * own.batch))
     changed: dict[str, Any] = {
         "seed": trial.seed,
-        "data": (DataSettings(path=str(data), name=trial.rows, phases=(phase,)),),
+        "data": (DataSettings(path=str(data), name=trial.rows, phases=(phase.replace("_", "-"),)),),
         "teacher": replace(settings.teacher, cache=str(work / "teacher")),
         "optimizer": replace(
             settings.optimizer, log_steps=1, evaluate_steps=max(1, steps // 5), checkpoint_steps=10 * steps
@@ -78,7 +84,6 @@ def settings_of(trial: Trial, work: Path, tokens: int) -> RunSettings:
 
 def train(trial: Trial, settings: RunSettings, work: Path, output: Path) -> None:
     """Run the phase."""
-    shutil.rmtree(output, ignore_errors=True)
     if trial.start == "teacher":
         Run(settings, output, stages=["distill"]).train()
         return
@@ -88,31 +93,38 @@ def train(trial: Trial, settings: RunSettings, work: Path, output: Path) -> None
     for name in ("projection", "rotation"):
         if (work / "run" / f"{name}.safetensors").exists():
             shutil.copyfile(work / "run" / f"{name}.safetensors", output / f"{name}.safetensors")
+    if trial.phase is None:
+        return
     (output / "run.toml").write_text(to_toml(settings), encoding="utf-8")
-    Run(settings, output, stages=["adapt"], tasks=["retrieval"], resume=True).train()
+    task: Any = trial.phase.replace("_", "-")
+    Run(settings, output, stages=["adapt"], tasks=[task], resume=True).train()
 
 
-def measure(folder: Path, sets: list[tuple[str, EvaluationSet]]) -> list[dict[str, Any]]:
-    """What a student scores on sets of retrieval and similarity, in float32 and in bits."""
+def measure(folder: Path, kinds: tuple[str, ...], sets: list[tuple[str, EvaluationSet]]) -> list[Record]:
+    """What a student scores on sets of some kinds, in float32 and, for retrieval, in bits."""
     encoder = TextEncoder(Encoder.from_pretrained(folder, dtype="float32"), show_progress_bar=False)
     found = []
     for name, data in sets:
-        # An adapter for retrieval alone is asked for retrieval alone.
-        if data.kind != "retrieval" and encoder.encoder.checkpoint.adapters:
+        if data.kind not in kinds:
             continue
-        result = evaluate(encoder, name, data, DIMS, ["float32", "ubinary"])
+        retrieval = data.kind == "retrieval"
+        result = evaluate(
+            encoder, name, data, DIMS if retrieval else DIMS[:1], ["float32", "ubinary"] if retrieval else ["float32"]
+        )
         encoder.forget()
+        metric = result.metrics[0]
         found += [
-            {"set": name, "dim": one.dim, "precision": one.precision, result.metrics[0]: one.metrics[result.metrics[0]]}
+            {"set": name, "kind": data.kind, "dim": one.dim, "precision": one.precision, metric: one.metrics[metric]}
             for one in result.scores
         ]
     return found
 
 
-def record_of(trial: Trial, output: Path, sets: list[tuple[str, EvaluationSet]]) -> dict[str, Any]:
+def record_of(trial: Trial, output: Path, sets: list[tuple[str, EvaluationSet]]) -> Record:
     """A line of the results."""
-    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    curve = [{"step": line["step"], **line["scores"]} for line in lines if "scores" in line]
+    lines = []
+    if trial.phase is not None:
+        lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "tokens" in line]
     return {
         "claim": trial.claim,
@@ -120,10 +132,23 @@ def record_of(trial: Trial, output: Path, sets: list[tuple[str, EvaluationSet]])
         "seed": trial.seed,
         "steps": len(steps),
         "tokens": sum(line["tokens"] for line in steps),
-        "loss": [steps[0]["loss"], steps[-1]["loss"]],
-        "curve": curve,
-        "scores": measure(output / "student", sets),
+        "loss": [steps[i]["loss"] for i in (0, -1) if steps],
+        "curve": [{"step": line["step"], **line["scores"]} for line in lines if "scores" in line],
+        "scores": measure(output / "student", trial.kinds, sets),
     }
+
+
+def records(
+    trial: Trial, work: Path, tokens: int, sets: list[tuple[str, EvaluationSet]], *, keep: bool
+) -> Iterator[Record]:
+    """Make a run, and the line that it gives."""
+    output = work / "ablations" / trial.key.replace("/", "-").replace(" ", "")
+    shutil.rmtree(output, ignore_errors=True)
+    settings = settings_of(trial, work, tokens) if trial.phase else RunSettings()
+    train(trial, settings, work, output)
+    yield record_of(trial, output, sets)
+    if not keep:
+        shutil.rmtree(output)
 
 
 def main(
@@ -132,38 +157,46 @@ def main(
     claims: Annotated[list[str] | None, typer.Argument(help="which claims (default: all)")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="that each run takes, at least")] = 1_000_000,
     names: Annotated[str, typer.Option(help="evaluation sets, with commas between them")] = (
-        "cranfield,scitldr,msmarco_dl_5k,stsb_multi/en"
+        "cranfield,scitldr,msmarco_dl_5k,stsb_multi/en,clu_biomedical,amazon_counterfactual/EN"
     ),
+    results: Annotated[Path, typer.Option(help="a line for each run is added to it")] = RESULTS,
+    keep: Annotated[bool, typer.Option("--keep", help="leave each run's folder in WORK/ablations")] = False,
 ) -> None:
     """Try the paper's claims, each run at an equal budget."""
     every = list(trials())
-    known = list(dict.fromkeys(trial.claim for trial in every))
+    known = [*dict.fromkeys(trial.claim for trial in every), LONG]
     wrong = [claim for claim in claims or () if claim not in known]
     if wrong:
         raise typer.BadParameter(f"{wrong[0]} is no claim; there are {', '.join(known)}")
-    needed = [work / "texts" / "mined.jsonl", work / "texts" / "spans.jsonl", work / "run" / "student"]
+    wanted = [trial for trial in every if not claims or trial.claim in claims]
+    rows = [trial.rows for trial in wanted if trial.phase] + (["spans", "pairs"] if LONG in (claims or known) else [])
+    needed = [work / "texts" / f"{one}.jsonl" for one in dict.fromkeys(rows)]
+    if any(trial.start == "stage 1" for trial in wanted):
+        needed.append(work / "run" / "student")
     missing = [str(path.relative_to(work)) for path in needed if not path.exists()]
     if missing:
         raise typer.BadParameter(f"{work} has no {', '.join(missing)}: train/run.sh makes them")
-    results = work / "ablations.jsonl"
     done = set()
     if results.exists():
-        records = map(json.loads, results.read_text(encoding="utf-8").splitlines())
-        done = {f"{one['claim']}/{one['name']}/{one['seed']}" for one in records}
+        lines = map(json.loads, results.read_text(encoding="utf-8").splitlines())
+        done = {f"{one['claim']}/{one['name']}/{one['seed']}" for one in lines}
+
+    def add(record: Record) -> None:
+        with results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        typer.echo(f"{record['claim']}/{record['name']}/{record['seed']}: {record['tokens']:,} tokens", err=True)
+
     try:
         chosen = [(one.name, one.read()) for one in choose(find_sets(sets)[0], names.split(","))]
         if not any(data.kind == "retrieval" for _, data in chosen):
             raise InputError(f"--names {names} has no set for retrieval, which most claims are about")
-        for trial in every:
-            if trial.key in done or (claims and trial.claim not in claims):
-                continue
-            output = work / "ablations" / trial.key.replace("/", "-").replace(" ", "")
-            train(trial, settings_of(trial, work, tokens), work, output)
-            record = record_of(trial, output, chosen)
-            with results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-            shutil.rmtree(output)
-            typer.echo(f"{trial.key}: {record['tokens']:,} tokens", err=True)
+        for trial in wanted:
+            if trial.key not in done:
+                for record in records(trial, work, tokens, chosen, keep=keep):
+                    add(record)
+        if LONG in (claims or known) and not any(key.startswith(f"{LONG}/") for key in done):
+            for record in long_context(work, tokens, keep=keep):
+                add(record)
     except (Jv5kitError, OSError) as error:
         typer.echo(f"ablations: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None

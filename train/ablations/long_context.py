@@ -1,0 +1,178 @@
+"""The claim of the long context: documents found by one sentence in them, before and after training on long ones.
+
+The paper raises the base of the rotary positions for inference above that of training. Our teacher reads 256 tokens, so
+that nothing can be distilled from it of longer texts: the long phase is InfoNCE, of what asks for a document, among
+documents made of short ones (train/data/long_documents.py).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from jv5kit import Encoder
+from jv5kit.evaluation.encoding import TextEncoder
+from jv5kit.evaluation.long_documents import long_document_sets
+from jv5kit.evaluation.runner import evaluate
+from jv5kit.pretrained import load_checkpoint
+from jv5kit.training.config import check
+from jv5kit.training.packed import PackedModel
+from jv5kit.training.run import Run
+from jv5kit.training.sizes import (
+    DataSettings,
+    DistillSettings,
+    OptimizerSettings,
+    RunSettings,
+    StudentSettings,
+    TeacherSettings,
+)
+
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+import long_documents
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLAIM = "long"
+LENGTHS = (256, 512, 1024, 2048)
+
+GENERAL, TRAINING, INFERENCE = 2e4, 1e4, 7e4
+"""Bases of the rotary positions, in the ratio that they have in the paper for small: 1M, 500K and 3.5M."""
+
+SHARES = {"distill": 4, "long": 2}
+"""Budgets of the two phases: a model from scratch needs more than one that begins with what a teacher knows."""
+
+LONG_TOKENS = (256, 1000)
+SPAN_TOKENS, PAIR_TOKENS = 30, 620
+"""Tokens of a row, about; a row of long.jsonl is a question and a document."""
+
+CONFIG: dict[str, Any] = {
+    "model_type": "eurobert",
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 6,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "max_position_embeddings": LENGTHS[-1],
+    "rope_theta": INFERENCE,
+}
+
+
+def backbone(folder: Path, tokenizer: str) -> Path:
+    """A model of rotary positions, its weights drawn at random, with a tokenizer."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    source = load_checkpoint(tokenizer).folder
+    own = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = CONFIG | {"vocab_size": own["vocab_size"], "pad_token_id": own.get("pad_token_id", 0)}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for path in source.glob("tokenizer*.json"):
+        shutil.copyfile(path, folder / path.name)
+    model = PackedModel(config)
+    model.initialize(seed=0)
+    save_file(model.named.state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def settings_of(work: Path, model: Path, long_rows: Path, teacher: str, tokens: int) -> RunSettings:
+    """Stage 1 in short texts, then the long phase."""
+    batch = 64
+    steps = {"distill": SHARES["distill"] * tokens // (SPAN_TOKENS * batch) + 1}
+    long_batch = 16
+    steps["long"] = SHARES["long"] * tokens // (PAIR_TOKENS * long_batch) + 1
+    distill = DistillSettings(
+        steps=steps["distill"], batch=batch, length=128, learning_rate=1e-3, similarity=1.0, rope_theta=GENERAL
+    )
+    long = DistillSettings(
+        steps=steps["long"],
+        batch=long_batch,
+        length=LONG_TOKENS[1] + 24,
+        learning_rate=3e-4,
+        objective="infonce",
+        temperature=0.05,
+        rope_theta=TRAINING,
+    )
+    return check(
+        RunSettings(
+            student=StudentSettings(model=str(model), pooling="mean", max_tokens=LENGTHS[-1], rope_theta=INFERENCE),
+            teacher=TeacherSettings(model=teacher, cache=str(work / "teacher")),
+            optimizer=OptimizerSettings(log_steps=1, checkpoint_steps=1 << 30, evaluate_steps=1 << 30),
+            distill=distill,
+            long=long,
+            data=(
+                DataSettings(path=str(work / "texts" / "spans.jsonl"), name="spans", phases=("distill",)),
+                DataSettings(path=str(long_rows), name="long", phases=("long",)),
+            ),
+        )
+    )
+
+
+def with_base(student: Path, folder: Path, theta: float) -> Path:
+    """A copy of a student with another base of its rotary positions."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(student, folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["rope_theta"] = theta
+    if "rope_parameters" in config:
+        config["rope_parameters"]["rope_theta"] = theta
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def measure(folder: Path) -> list[dict[str, Any]]:
+    """The share of passkey documents that are found first, by their length."""
+    encoder = Encoder.from_pretrained(folder, dtype="float32")
+    texts = TextEncoder(encoder, show_progress_bar=False)
+    found = []
+    for one in long_document_sets(encoder, LENGTHS)[0]:
+        if not one.name.startswith("passkey"):
+            continue
+        result = evaluate(texts, one.name, one.read(), [encoder.dim], ["float32"])
+        metric = result.metrics[0]
+        found.append({"set": one.name, "kind": "long-documents", "dim": encoder.dim, "precision": "float32"})
+        found[-1][metric] = result.scores[0].metrics[metric]
+    return found
+
+
+def long_context(work: Path, tokens: int, *, keep: bool) -> Iterator[dict[str, Any]]:
+    """Train, and measure before and after the long phase, at the base of training and at that of inference."""
+    output = work / "ablations" / "long"
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    teacher = "all-MiniLM-L6-v2"
+    model = backbone(output / "backbone", teacher)
+    rows = output / "long.jsonl"
+    count = 2 * SHARES["long"] * tokens // PAIR_TOKENS
+    pairs = long_documents.read_pairs(work / "texts" / "pairs.jsonl")
+    with rows.open("w", encoding="utf-8") as file:
+        for row in long_documents.make(pairs, count, *LONG_TOKENS, seed=0):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    settings = settings_of(work, model, rows, teacher, tokens)
+    run = output / "run"
+    for number, phase in enumerate(("distill", "long")):
+        Run(settings, run, stages=[phase], resume=number > 0).train()  # type: ignore[list-item] # names of stages.
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        steps = [line for line in lines if "tokens" in line]
+        trained = GENERAL if phase == "distill" else TRAINING
+        for name, theta in (("as trained", trained), ("raised", INFERENCE)):
+            place = with_base(run / "student", output / "measured", theta)
+            yield {
+                "claim": CLAIM,
+                "name": f"{'before' if number == 0 else 'after'} the long phase, base {name}",
+                "seed": 0,
+                "steps": len(steps),
+                "tokens": sum(line["tokens"] for line in steps),
+                "loss": [steps[0]["loss"], steps[-1]["loss"]],
+                "curve": [],
+                "scores": measure(place),
+            }
+    if not keep:
+        shutil.rmtree(output)
