@@ -12,9 +12,11 @@ from jv5kit.pretrained import Pooling
 
 
 def sentence_transformer(folder: Path) -> Any:
+    """The model of sentence-transformers, in float32 whatever type its weights are kept in."""
+    import torch
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(folder), device="cpu")
+    return SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
 
 
 def released_backbone(folder: Path) -> tuple[Any, Any]:

@@ -32,7 +32,7 @@ def hub(repository: Path) -> Iterator[Hub]:
 
 def test_only_what_is_needed_is_downloaded(hub: Hub, repository: Path, tmp_path: Path) -> None:
     (tmp_path / "docs.jsonl").write_text('{"text": "a penguin"}\n')
-    command = ["encode", tmp_path / "docs.jsonl", "--task", "clustering", "-m"]
+    command: list[str | Path] = ["encode", tmp_path / "docs.jsonl", "--task", "clustering", "-m"]
     fetched = run(*command, ID, **hub.environment(tmp_path / "home")).stdout
     assert fetched == run(*command, repository).stdout
     adapters = {

@@ -194,7 +194,7 @@ def test_a_merged_repository_equals_sentence_transformers(
     )
     np.testing.assert_allclose(encoder.encode_query(TEXTS), queries, atol=1e-5)
     np.testing.assert_allclose(encoder.encode_document(TEXTS), documents, atol=1e-5)
-    theirs = sentence_transformer(repository).float()
+    theirs = sentence_transformer(repository)
     np.testing.assert_allclose(encoder.encode_query(TEXTS), theirs.encode_query(TEXTS), atol=1e-5)
     np.testing.assert_allclose(encoder.encode_document(TEXTS), theirs.encode_document(TEXTS), atol=1e-5)
     # Its weights are those of the adapter, rounded once more.
@@ -204,6 +204,27 @@ def test_a_merged_repository_equals_sentence_transformers(
     np.testing.assert_array_equal(encoder.encode(TEXTS, task="classification"), encoder.encode(TEXTS, task="retrieval"))
     np.testing.assert_allclose(encoder.encode_query(TEXTS, task="classification"), documents, atol=1e-5)
     assert not (repository / released.MARKER).exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--int8"], ["--merge", "clustering"]])
+def test_it_is_exported_with_its_license_and_without_its_code(
+    folder: Path, tmp_path: Path, inside: Inside, options: list[str]
+) -> None:
+    """Other libraries then load one task of it with code of their own."""
+    inside("export", folder, "-o", tmp_path / "out", *options)
+    assert not list((tmp_path / "out").rglob("*.py"))
+    assert not {"auto_map", "task_names"} & set(json.loads((tmp_path / "out/config.json").read_text()))
+    encoder = Encoder.from_pretrained(tmp_path / "out", device="cpu", dtype="float32")
+    assert encoder.checkpoint.license == "cc-by-nc-4.0"
+    expected = released_embeddings(folder, [f"Document: {text}" for text in TEXTS], "clustering")
+    ours = encoder.encode_document(TEXTS, task="clustering")
+    if "--int8" in options:
+        assert (ours * expected).sum(axis=1).min() > 0.98
+        return
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    if options:
+        theirs = sentence_transformer(tmp_path / "out")
+        np.testing.assert_allclose(theirs.encode(TEXTS, prompt="Document: "), expected, atol=1e-5)
 
 
 # What is read
