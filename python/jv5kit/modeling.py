@@ -9,6 +9,7 @@ import numpy as np
 
 from jv5kit.embeddings import truncate_embeddings
 from jv5kit.errors import InputError, MissingExtraError, ModelNotFoundError
+from jv5kit.pretrained import read_config
 from jv5kit.quantize import quantize_embeddings
 from jv5kit.weights import read_adapter, read_weights
 
@@ -39,7 +40,7 @@ class TorchBackend:
     pads = True
 
     def __init__(self, checkpoint: Checkpoint, device: str | None = None, dtype: DType | None = None) -> None:
-        torch, auto_model = _import_torch()
+        torch, transformers = _import_torch()
         self._torch = torch
         self._checkpoint = checkpoint
         self.dtype: DType = dtype or "float32"
@@ -53,9 +54,11 @@ class TorchBackend:
         logging.getLogger("transformers").setLevel(logging.ERROR)
         _silence_loading_bar()
         try:
-            loader, source = _dequantized(auto_model, checkpoint)
+            config = _transformers_config(transformers, checkpoint)
+            loader, source = _dequantized(transformers.AutoModel, config, checkpoint)
             model, loaded = loader.from_pretrained(
                 **source,
+                config=config,
                 dtype=torch.float32,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -63,6 +66,8 @@ class TorchBackend:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
+        except ModelNotFoundError:
+            raise
         # A damaged file, a config that does not fit, an architecture that needs a package: each has a class of its own.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -177,30 +182,44 @@ def pool(states: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -
 def _import_torch() -> tuple[Any, Any]:
     try:
         import torch
-        from transformers import AutoModel
+        import transformers
     except ImportError as error:
         raise MissingExtraError(
             f"the torch backend needs torch and transformers ({error.name} is missing): pip install 'jv5kit[torch]'"
         ) from None
-    return torch, AutoModel
+    return torch, transformers
 
 
-def _dequantized(auto_model: Any, checkpoint: Checkpoint) -> tuple[Any, dict[str, Any]]:
+def _transformers_config(transformers: Any, checkpoint: Checkpoint) -> Any:
+    """The configuration of one of transformers' own architectures.
+
+    Raises:
+        ModelNotFoundError: it is none that this version has.
+    """
+    settings = read_config(checkpoint)
+    kind = settings.get("model_type")
+    if kind not in transformers.CONFIG_MAPPING:
+        raise ModelNotFoundError(
+            f"model {checkpoint.name!r} has the model_type {kind!r}, which transformers {transformers.__version__} "
+            "does not know, and remote code is never run; a newer one may know it: pip install -U transformers"
+        )
+    return transformers.CONFIG_MAPPING[kind].from_dict(settings)
+
+
+def _dequantized(auto_model: Any, config: Any, checkpoint: Checkpoint) -> tuple[Any, dict[str, Any]]:
     """The class that loads a folder, and what it loads: the folder, or its int8 rows times their scales in float32."""
     files = sorted(checkpoint.folder.glob("*.safetensors"))
     if not any(kind == "I8" for path in files for kind, _, _ in read_weights([path]).values()):
         return auto_model, {"pretrained_model_name_or_path": checkpoint.folder}
     import torch
     from safetensors.torch import load_file
-    from transformers import AutoConfig
 
     tensors = {name: tensor for path in files for name, tensor in load_file(path).items()}
     for name in [name for name in tensors if f"{name}_scale" in tensors]:
         tensors[name] = tensors[name].float() * tensors.pop(f"{name}_scale").unsqueeze(-1)
-    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     with torch.device("meta"):
         architecture = type(auto_model.from_config(config, trust_remote_code=False))
-    return architecture, {"pretrained_model_name_or_path": None, "config": config, "state_dict": tensors}
+    return architecture, {"pretrained_model_name_or_path": None, "state_dict": tensors}
 
 
 def _check_complete(name: str, loaded: dict[str, Any]) -> None:

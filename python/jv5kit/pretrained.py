@@ -1,7 +1,8 @@
 """Checkpoint layouts: which folder a model name means, and what its files say about tokens, pooling and prompts.
 
-Read here, without torch: sentence-transformers folders (``modules.json``, with the type paths of every version) and
-plain transformers folders. Weights are safetensors only, and remote code is never run.
+Read here, without torch: sentence-transformers folders (``modules.json``, with the type paths of every version), plain
+transformers folders, and those of jina-embeddings-v5-text, whose modules are remote code of which the meaning is known.
+Weights are safetensors only, and remote code is never run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any, Literal, get_args
 
 from jv5kit import _native
 from jv5kit.errors import ModelNotFoundError
+from jv5kit.hub import fetch
+from jv5kit.weights import read_weights
 
 Pooling = Literal["mean", "cls", "lasttoken"]
 
@@ -34,9 +37,13 @@ _OLD_POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
 
-_FILES = ["*.json", "*.safetensors", "*/*.json", "adapters/*", "tokenizer.model", "vocab.txt"]
-_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _ROBERTA_LIKE = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+
+_V5 = "jina_embeddings_v5"
+"""``model_type`` of jina-embeddings-v5-text with its adapters: small, which is Qwen3, and nano, which is EuroBERT."""
+
+_CARD_BYTES = 1 << 16
+"""What is read of a model card: its front matter, and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,8 @@ class Checkpoint:
     """A model's folder, and what its files say.
 
     Attributes:
-        name: how to find the model again: the default model's name, a hub id, or an absolute path.
+        name: how to find the model again: the default model's name, a hub id (with ``@REVISION`` if one was named), or
+            an absolute path.
         folder: where ``config.json`` and the weights are.
         dim: values of an embedding.
         max_tokens: context of the model, special tokens included.
@@ -55,6 +63,7 @@ class Checkpoint:
         default_prompt_name: the prompt of texts for which none is named.
         pad_token_id: id that fills up a batch.
         adapters: folders of the model's adapters, by task.
+        license: the license that its card states, in the hub's words; None if it states none.
     """
 
     name: str
@@ -68,6 +77,7 @@ class Checkpoint:
     default_prompt_name: str | None = None
     pad_token_id: int = 0
     adapters: dict[str, Path] = field(default_factory=dict)
+    license: str | None = None
 
     @property
     def tokenizer_file(self) -> Path:
@@ -112,18 +122,26 @@ def load_checkpoint(model: str | os.PathLike[str] | None) -> Checkpoint:
         return _read_folder(folder, str(folder))
     if name in _PACKAGED:
         return _read_folder(_packaged_folder(name), name)
-    if not _HUB_ID.fullmatch(name):
-        raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id (ORGANIZATION/NAME)")
-    return _read_folder(_download(name), name)
+    return _read_folder(fetch(name), name)
 
 
 def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The settings of a model's ``config.json``.
+    """The settings of a model's ``config.json``, without what points to remote code.
+
+    Those of jina-embeddings-v5-text have the ``model_type`` of its backbone, which its weights tell: Qwen3's norms of
+    queries and keys are in them, or are not.
 
     Raises:
-        ModelNotFoundError: it cannot be read.
+        ModelNotFoundError: it cannot be read, or the weights cannot.
     """
-    return _read_object(checkpoint.folder / "config.json", checkpoint.name)
+    config = _read_object(checkpoint.folder / "config.json", checkpoint.name)
+    config.pop("auto_map", None)
+    if config.get("model_type") == _V5:
+        config.pop("task_names", None)
+        qwen3 = any(".q_norm." in name for name in read_weights(sorted(checkpoint.folder.glob("*.safetensors"))))
+        kind, architecture = ("qwen3", "Qwen3Model") if qwen3 else ("eurobert", "EuroBertModel")
+        config |= {"model_type": kind, "architectures": [architecture]}
+    return config
 
 
 def _folder_named(name: str) -> Path | None:
@@ -149,27 +167,10 @@ def _packaged_folder(name: str) -> Path:
     return Path(spec.origin).parent / folder
 
 
-def _download(name: str) -> Path:
-    """The folder of a hub model, fetched if it is not in the cache yet."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=_FILES, cache_dir=os.environ.get("JV5KIT_CACHE") or None))
-    except HFValidationError as error:
-        raise ModelNotFoundError(f"model {name!r} is neither a folder nor a hub id: {error}") from None
-    # Offline, unknown, private, no permission: the hub library raises many classes, and each is a model not to be had.
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNotFoundError(
-            f"model {name!r} is no folder here and could not be fetched from the hub: {reason}"
-        ) from error
-
-
 def _read_folder(folder: Path, name: str) -> Checkpoint:
     if not (folder / "modules.json").exists():
-        return _checkpoint(folder, folder, name, pooling="mean", normalize=False)
-    pooling: Pooling = "mean"
+        return _checkpoint(folder, folder, name, pooling=None, normalize=False)
+    pooling: Pooling | None = None
     normalize = False
     transformer = folder
     for kind, path in _read_modules(folder / "modules.json", name):
@@ -216,7 +217,16 @@ def _read_pooling(path: Path, name: str) -> Pooling:
     return pooling
 
 
-def _checkpoint(folder: Path, transformer: Path, name: str, *, pooling: Pooling, normalize: bool) -> Checkpoint:
+def _checkpoint(folder: Path, transformer: Path, name: str, *, pooling: Pooling | None, normalize: bool) -> Checkpoint:
+    """The checkpoint of a folder.
+
+    Args:
+        folder: of the model.
+        transformer: where its weights are.
+        name: how to find it again.
+        pooling: what its modules say of pooling, None if nothing.
+        normalize: whether its modules end in unit length.
+    """
     config = _read_object(transformer / "config.json", name)
     sentence_bert = _read_object(transformer / "sentence_bert_config.json", name, missing_ok=True)
     tokenizer = _read_object(transformer / "tokenizer_config.json", name, missing_ok=True)
@@ -227,23 +237,58 @@ def _checkpoint(folder: Path, transformer: Path, name: str, *, pooling: Pooling,
             "transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
     if not any(transformer.glob("*.safetensors")):
-        raise ModelNotFoundError(f"model {name!r} has no *.safetensors weights, the only kind that is loaded")
+        raise ModelNotFoundError(
+            f"model {name!r} has no *.safetensors weights, the only kind that is loaded; where it is safe to load the "
+            "others, save them once with transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        )
     dim = config.get("hidden_size")
     if type(dim) is not int or dim < 1:
         raise ModelNotFoundError(f"model {name!r}: config.json has no hidden_size, so it is no text encoder")
+    adapters = {path.parent.name: path.parent for path in sorted(transformer.glob("adapters/*/adapter_config.json"))}
+    if config.get("model_type") == _V5:
+        _check_tasks(config, adapters, name)
+        # What the remote code does where it is run.
+        if pooling is None:
+            pooling, normalize = "lasttoken", True
     return Checkpoint(
         name=name,
         folder=transformer,
         dim=dim,
         max_tokens=_max_tokens(config, sentence_bert, tokenizer),
-        pooling=pooling,
+        pooling=pooling or "mean",
         normalize=normalize,
         lower_case=bool(sentence_bert.get("do_lower_case")),
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         pad_token_id=config.get("pad_token_id") or 0,
-        adapters={path.parent.name: path.parent for path in sorted(transformer.glob("adapters/*/adapter_config.json"))},
+        adapters=adapters,
+        license=_read_license(folder / "README.md"),
     )
+
+
+def _check_tasks(config: dict[str, Any], adapters: dict[str, Path], name: str) -> None:
+    """Each task that the settings of jina-embeddings-v5-text name must have its adapter: without, it is no model."""
+    tasks = config.get("task_names")
+    if not isinstance(tasks, list) or not tasks:
+        raise ModelNotFoundError(f"model {name!r}: config.json has task_names {tasks!r}; it must be a list of tasks")
+    for task in tasks:
+        if task not in adapters:
+            raise ModelNotFoundError(
+                f"model {name!r} has no adapter for its task {task!r}: adapters/{task}/adapter_config.json is missing; "
+                "fetch the folder again, adapters included"
+            )
+
+
+def _read_license(card: Path) -> str | None:
+    """The license in the front matter of a model card: YAML, of which one key is looked for."""
+    try:
+        with card.open("rb") as file:
+            text = file.read(_CARD_BYTES).decode(errors="replace")
+    except OSError:
+        return None
+    front = re.match(r"---\s*\n(.*?)\n---\s*\n", text, re.DOTALL)
+    found = re.search(r"^license:\s*(?:- *)?[\"']?([\w.+-]+)", front[1], re.MULTILINE) if front else None
+    return found[1] if found else None
 
 
 def _read_prompts(path: Path, name: str) -> tuple[dict[str, str], str | None]:

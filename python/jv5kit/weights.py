@@ -22,6 +22,21 @@ Tensor = tuple[str, list[int], "NDArray[np.uint8]"]
 """The type's name in the file, the shape, the bytes."""
 
 _MAX_HEADER_BYTES = 100 << 20
+_NOT_PLAIN = (
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "layers_pattern",
+    "fan_in_fan_out",
+    "lora_bias",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+)
+"""Options of PEFT that make of an adapter more than two matrices a layer."""
+
 _BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -46,18 +61,18 @@ def _read_file(path: Path) -> Iterable[tuple[str, Tensor]]:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     # An empty file cannot be mapped.
     except (OSError, ValueError) as error:
-        raise _broken(path, str(error)) from None
+        raise _damaged(path, str(error)) from None
     if len(mapped) < 8:
-        raise _broken(path, f"it has {len(mapped)} bytes")
+        raise _damaged(path, f"it has {len(mapped)} bytes")
     (length,) = struct.unpack("<Q", mapped[:8])
     if length > min(len(mapped) - 8, _MAX_HEADER_BYTES):
-        raise _broken(path, f"its header claims {length} bytes in a file of {len(mapped)}")
+        raise _damaged(path, f"its header claims {length} bytes in a file of {len(mapped)}")
     try:
         header = json.loads(mapped[8 : 8 + length])
     except (ValueError, RecursionError) as error:
-        raise _broken(path, f"its header is no JSON: {error}") from None
+        raise _damaged(path, f"its header is no JSON: {error}") from None
     if not isinstance(header, dict):
-        raise _broken(path, "its header is no JSON object")
+        raise _damaged(path, "its header is no JSON object")
     data = np.frombuffer(mapped, np.uint8, offset=8 + length) if len(mapped) > 8 + length else np.zeros(0, np.uint8)
     for name, entry in header.items():
         if name != "__metadata__":
@@ -74,11 +89,11 @@ def _tensor(path: Path, name: str, entry: Any, data: NDArray[np.uint8]) -> Tenso
     except (TypeError, KeyError, ValueError):
         valid = False
     if not valid:
-        raise _broken(path, f"its header says of {name!r} what no tensor can be: {entry!r:.200}")
+        raise _damaged(path, f"its header says of {name!r} what no tensor can be: {entry!r:.200}")
     if not begin <= end <= data.size:
-        raise _broken(path, f"{name!r} ends at {end}, past the {data.size} bytes that there are; it is cut short")
+        raise _damaged(path, f"{name!r} ends at {end}, past the {data.size} bytes that there are; it is cut short")
     if dtype in _BYTES and math.prod(shape) * _BYTES[dtype] != end - begin:
-        raise _broken(path, f"{name!r} has {end - begin} bytes, which {dtype} of shape {shape} has not")
+        raise _damaged(path, f"{name!r} has {end - begin} bytes, which {dtype} of shape {shape} has not")
     return dtype, shape, data[begin:end]
 
 
@@ -141,19 +156,16 @@ def read_adapter(folder: Path) -> tuple[dict[str, Tensor], float]:
         if not (
             config.get("peft_type") == "LORA" and type(rank) is int and rank > 0 and isinstance(alpha, int | float)
         ):
-            raise ValueError("it has no peft_type LORA with a rank r and a lora_alpha")
-        for name in (
-            "use_dora",
-            "rank_pattern",
-            "alpha_pattern",
-            "modules_to_save",
-            "layers_pattern",
-            "fan_in_fan_out",
-        ):
-            if config.get(name):
-                raise ValueError(f"it has {name} {config[name]!r}, which is not known")
+            found = {name: config.get(name) for name in ("peft_type", "r", "lora_alpha")}
+            raise ValueError(f"it has no peft_type LORA with a rank r and a lora_alpha, but {found}")
+        given = {name: config[name] for name in _NOT_PLAIN if config.get(name)}
         if config.get("bias", "none") != "none":
-            raise ValueError(f"it has bias {config['bias']!r}, which is not known")
+            given["bias"] = config["bias"]
+        for name, value in given.items():
+            raise ValueError(
+                f"it has {name} {value!r}, which is not known; merge the adapter into the weights with peft's "
+                "merge_and_unload(), and name the folder that this is saved to"
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise _broken(path, reason) from None
@@ -193,6 +205,10 @@ def merge_adapter(tensors: dict[str, Tensor], adapter: Path) -> None:
                     value = str(matrix[row, column]).replace("nan", "NaN")
                     raise ModelNotFoundError(f"adapter {adapter.name}: {part} has the value {value} in row {row}")
             tensors[whole] = float_tensor(weights + scale * (up @ down))
+
+
+def _damaged(path: Path, reason: str) -> ModelNotFoundError:
+    return _broken(path, f"{reason}; copy or fetch the file again")
 
 
 def _broken(path: Path, reason: str) -> ModelNotFoundError:

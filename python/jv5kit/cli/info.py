@@ -42,7 +42,7 @@ def info(
     else:
         width = max(map(len, facts))
         for name, value in facts.items():
-            print(f"{name:{width}}  {_shown(value)}")
+            print(f"{name:{width}}  {_shown(name, value)}")
     if problems:
         raise typer.Exit(1)
 
@@ -69,14 +69,24 @@ def _problems(index: Path, *, json: bool) -> list[str]:
         return verify(index, progress)
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, dict):
         return ", ".join(f"{name} ({' and '.join(kinds)})" for name, kinds in value.items()) or "none"
-    return f"{len(value):,} problems" if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return f"{len(value):,} problems" if name == "damaged" else ", ".join(value) or "none"
+    return str(value)
+
+
+def _license(stated: str) -> str:
+    """A license by its name, and what is asked about it most."""
+    if not stated.startswith("cc-by"):
+        return stated
+    *terms, number = stated.removeprefix("cc-").upper().split("-")
+    return f"CC {'-'.join(terms)} {number}" + (": non-commercial use only" if "NC" in terms else "")
 
 
 def _machine(model: str | None) -> dict[str, Any]:
@@ -106,6 +116,7 @@ def _machine(model: str | None) -> dict[str, Any]:
         chosen: tuple[str, str] = choose_backend(checkpoint)
     except MissingExtraError as error:
         chosen = "none", str(error)
+    known = {"model_license": _license(checkpoint.license)} if checkpoint.license else {}
     return facts | {
         "model": checkpoint.name,
         "backend": chosen[0],
@@ -114,7 +125,9 @@ def _machine(model: str | None) -> dict[str, Any]:
         "model_dim": checkpoint.dim,
         "model_max_tokens": checkpoint.max_tokens,
         "model_pooling": checkpoint.pooling,
+        "model_tasks": list(checkpoint.adapters),
         "model_fingerprint": checkpoint.fingerprint(),
+        **known,
     }
 
 

@@ -50,6 +50,7 @@ class Facts:
         merged: the task that is merged into the weights, None for none.
         int8: whether matrices are int8 rows.
         onnx: whether there is an ONNX file.
+        license: that of the model it was exported from, None if its card states none.
     """
 
     checkpoint: Checkpoint
@@ -57,6 +58,7 @@ class Facts:
     merged: str | None
     int8: bool
     onnx: bool
+    license: str | None
 
 
 @dataclass(slots=True)
@@ -129,6 +131,8 @@ def write_card(folder: Path, facts: Facts, run: Run) -> None:
 def _front(facts: Facts, run: Run) -> Iterator[str]:
     """What the hub reads."""
     yield "---"
+    if facts.license is not None:
+        yield f"license: {facts.license}"
     yield "library_name: sentence-transformers" if _loads_everywhere(facts) else "library_name: jv5kit"
     yield "pipeline_tag: sentence-similarity"
     yield "tags:"

@@ -128,7 +128,7 @@ def _write(checkpoint: Checkpoint, source: Path, folder: Path, *, merge: str | N
     copy_tokenizer(checkpoint.folder, folder, checkpoint.max_tokens)
     write_layout(
         folder,
-        {name: value for name, value in config.items() if name != "auto_map"},
+        config,
         dim=checkpoint.dim,
         pooling=checkpoint.pooling,
         prompts=_prompts(checkpoint, merge),
@@ -152,7 +152,14 @@ def _write(checkpoint: Checkpoint, source: Path, folder: Path, *, merge: str | N
 
         # Of what was written, int8 rows included: its embeddings are those of the folder.
         write_onnx(Student.load(StudentStart(model=str(folder))), folder / "onnx" / "model.onnx")
-    facts = Facts(checkpoint=load_checkpoint(folder), config=config, merged=merge, int8=int8, onnx=onnx)
+    facts = Facts(
+        checkpoint=load_checkpoint(folder),
+        config=config,
+        merged=merge,
+        int8=int8,
+        onnx=onnx,
+        license=checkpoint.license,
+    )
     write_card(folder, facts, read_run(source))
 
 
