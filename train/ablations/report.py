@@ -1,36 +1,26 @@
-"""The table and the plots of the ablations: ``python train/ablations/report.py WORK/ablations.jsonl OUTPUT``.
+"""The table and the plots of the ablations: ``python train/ablations/report.py [RESULTS.jsonl] [OUTPUT]``.
 
 OUTPUT gets ``RESULTS.md``, ``objectives.png`` (the score over the steps) and ``dimensions.png`` (the score over the
-dimensions).
+dimensions). By default both are beside this file.
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from claims import ADAPTERS, ALONE
+from verdicts import CLAIMS, Record, last, lost_by_bits, saved, score, variants
 
-METRIC = "nDCG@10"
-NEEDED = 0.25
-"""The part of the loss by bits that GOR is to save: the paper says 38 %."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
-Record = dict[str, Any]
+HERE = Path(__file__).parent
 
-
-def score(record: Record, dim: int, precision: str, metric: str = METRIC) -> float | None:
-    """The mean of a measure over a run's sets."""
-    found = [
-        one[metric] for one in record["scores"] if (one["dim"], one["precision"]) == (dim, precision) and metric in one
-    ]
-    return mean(found) if found else None
-
-
-def lost_by_bits(record: Record) -> float | None:
-    """Points of nDCG@10 that 256 bits lose; None for a run that no retrieval was measured of."""
-    whole, bits = score(record, 384, "float32"), score(record, 256, "ubinary")
-    return None if whole is None or bits is None else 100 * (whole - bits)
+HEAD = ("variant", "seeds", "tokens", "nDCG@10", "64 dims", "256 bits", "lost by bits, points")
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
@@ -43,59 +33,82 @@ def table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[st
         yield f"| {' | '.join(map(cell, row))} |"
 
 
-def variants(records: Sequence[Record], claim: str) -> dict[str, list[Record]]:
-    """The runs of a claim by variant, a run a seed."""
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        if record["claim"] == claim:
-            found.setdefault(record["name"], []).append(record)
-    return found
+def over_seeds(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
 
 
-def columns(runs: Sequence[Record]) -> list[object]:
-    """What a variant is judged by: means over its seeds."""
-
-    def over_seeds(dim: int, precision: str, metric: str = METRIC) -> float | None:
-        values = [score(run, dim, precision, metric) for run in runs]
-        known = [value for value in values if value is not None]
-        return mean(known) if known else None
-
-    whole, bits = over_seeds(384, "float32"), over_seeds(256, "ubinary")
-    lost = None if whole is None or bits is None else 100 * (whole - bits)
-    similar = over_seeds(384, "float32", "Spearman")
-    tokens = f"{mean(run['tokens'] for run in runs) / 1e6:.2f}M"
-    return [len(runs), tokens, whole, over_seeds(64, "float32"), bits, None if lost is None else f"{lost:.2f}", similar]
+def tokens_of(runs: Sequence[Record]) -> str:
+    return f"{mean(run['tokens'] for run in runs) / 1e6:.2f}M"
 
 
-HEAD = ("variant", "seeds", "tokens", "nDCG@10", "64 dims", "256 bits", "lost by bits, points", "Spearman")
+def retrieval(records: Sequence[Record], claim: str) -> Iterator[str]:
+    """A claim's variants by retrieval, means over their seeds."""
+    rows: list[list[object]] = []
+    for name, runs in variants(records, claim).items():
+        lost = over_seeds([lost_by_bits(run) for run in runs])
+        shown = [over_seeds([score(run, *which) for run in runs]) for which in ((384,), (64,), (256, "ubinary"))]
+        rows.append([name, len(runs), tokens_of(runs), *shown, None if lost is None else f"{lost:.2f}"])
+    yield from table(HEAD, rows)
+
+
+def objectives(records: Sequence[Record]) -> Iterator[str]:
+    rows = [
+        [name, tokens_of(runs), last(runs[0]), score(runs[0], 384)]
+        for name, runs in variants(records, "objectives").items()
+    ]
+    yield from table(("objective, rate", "tokens", "nDCG@10, the repository's set", "nDCG@10"), rows)
+
+
+def adapters(records: Sequence[Record]) -> Iterator[str]:
+    by_name = variants(records, "adapters")
+    rows: list[list[object]] = []
+    for phase, (_, kind) in ADAPTERS.items():
+        runs = by_name.get(phase.replace("_", "-"))
+        if runs and ALONE in by_name:
+            rows.append([kind, tokens_of(runs), *(score(one[0], 384, kind=kind) for one in (by_name[ALONE], runs))])
+    yield from table(("kind", "tokens", ALONE, "with its adapter"), rows)
+
+
+def long(records: Sequence[Record]) -> Iterator[str]:
+    runs = variants(records, "long")
+    lengths = [one["set"].rpartition("-")[2] for one in next(iter(runs.values()))[0]["scores"]]
+    rows = [[name, tokens_of(own), *(one["nDCG@1"] for one in own[0]["scores"])] for name, own in runs.items()]
+    yield from table(("passkeys found first", "tokens", *(f"{length} tokens" for length in lengths)), rows)
 
 
 def gor(records: Sequence[Record]) -> Iterator[str]:
     """The first claim, seed by seed."""
-    by_name = variants(records, "losses")
-    without, having = (by_name.get(name, []) for name in ("NCE + distill", "NCE + distill + GOR"))
-    pairs = [
-        (one["seed"], before, after)
-        for one in without
-        for other in having
-        if one["seed"] == other["seed"]
-        and (before := lost_by_bits(one)) is not None
-        and (after := lost_by_bits(other)) is not None
+    rows = [
+        [f"seed {seed}", f"{before:.2f}", f"{after:.2f}", f"{1 - after / before:.0%}"]
+        for seed, before, after in saved(records)
     ]
-    if not pairs:
-        return
-    yield "## GOR: what bits lose"
+    yield from table(("points lost at 256 bits", "without GOR", "with", "saved"), rows)
+
+
+def report(records: Sequence[Record]) -> Iterator[str]:
+    """The lines of RESULTS.md."""
+    yield "# The paper's claims at our scale"
     yield ""
-    rows: list[list[object]] = []
-    kept = []
-    for seed, before, after in pairs:
-        kept.append(1 - after / before)
-        rows.append([f"seed {seed}", f"{before:.2f}", f"{after:.2f}", f"{kept[-1]:.0%}"])
-    yield from table(("points lost at 256 bits", "without", "with", "saved"), rows)
+    yield "Made by `python train/ablations/run.py WORK SETS` and `python train/ablations/report.py`."
     yield ""
-    verdict = "holds" if mean(kept) >= NEEDED else "does not hold"
-    yield f"Saved on average {mean(kept):.0%}, where the claim asks for {NEEDED:.0%}: it {verdict} here."
-    yield ""
+    verdicts: list[list[object]] = []
+    for number, judge in CLAIMS.items():
+        found = list(judge(records))
+        if not found:
+            verdicts.append([number, "", "not run yet", ""])
+        for claim, holds, numbers in found:
+            verdicts.append([number, claim, "holds" if holds else "does not hold", numbers])
+    yield from table(("", "claim", "here", "by"), verdicts)
+    own = {"objectives": objectives, "adapters": adapters, "long": long}
+    for claim in dict.fromkeys(record["claim"] for record in records):
+        yield ""
+        yield f"## {claim}"
+        yield ""
+        yield from own[claim](records) if claim in own else retrieval(records, claim)
+        if claim == "losses" and saved(records):
+            yield ""
+            yield from gor(records)
 
 
 def draw(records: Sequence[Record], output: Path) -> None:
@@ -105,28 +118,27 @@ def draw(records: Sequence[Record], output: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    objectives = variants(records, "objectives")
-    if objectives:
+    runs = variants(records, "objectives")
+    if runs:
         figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
         best: dict[str, tuple[float, str]] = {}
-        for name, runs in objectives.items():
-            kind, last = name.partition(",")[0], list(runs[0]["curve"][-1].values())[1]
-            best[kind] = max(best.get(kind, (-1.0, "")), (last, name))
+        for name, own in runs.items():
+            kind = name.partition(",")[0]
+            best[kind] = max(best.get(kind, (-1.0, "")), (last(own[0]), name))
         for _, name in best.values():
-            curve = objectives[name][0]["curve"]
-            axes.plot(
-                [point["step"] for point in curve], [list(point.values())[1] for point in curve], "o-", label=name
-            )
+            curve = runs[name][0]["curve"]
+            measured = next(one for one in curve[0] if one.endswith("nDCG@10"))
+            axes.plot([point["step"] for point in curve], [point[measured] for point in curve], "o-", label=name)
         axes.set(xlabel="step", ylabel="nDCG@10 on the repository's retrieval set", title="Best rate of each objective")
         axes.legend()
         figure.savefig(output / "objectives.png", dpi=120)
         pyplot.close(figure)
-    dimensions = variants(records, "dimensions")
-    if dimensions:
+    runs = variants(records, "dimensions")
+    if runs:
         figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-        for name, runs in dimensions.items():
-            dims = sorted({one["dim"] for one in runs[0]["scores"]})
-            axes.plot(dims, [score(runs[0], dim, "float32") for dim in dims], "o-", label=name)
+        for name, own in runs.items():
+            dims = sorted({one["dim"] for one in own[0]["scores"]})
+            axes.plot(dims, [score(own[0], dim) for dim in dims], "o-", label=name)
         axes.set(xlabel="dimensions", ylabel="nDCG@10", xscale="log", title="Quality against dimension")
         axes.set_xticks(dims, map(str, dims))
         axes.legend()
@@ -135,17 +147,13 @@ def draw(records: Sequence[Record], output: Path) -> None:
 
 
 def main(
-    results: Annotated[Path, typer.Argument(exists=True, help="what run.py wrote")],
-    output: Annotated[Path, typer.Argument(help="a folder")],
+    results: Annotated[Path, typer.Argument(exists=True, help="what run.py wrote")] = HERE / "results.jsonl",
+    output: Annotated[Path, typer.Argument(help="a folder")] = HERE,
 ) -> None:
     """Make the table and the plots of the ablations."""
     records = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-    lines = ["# The paper's claims at our scale", "", *gor(records)]
-    for claim in dict.fromkeys(record["claim"] for record in records):
-        rows = [[name, *columns(runs)] for name, runs in variants(records, claim).items()]
-        lines += [f"## {claim}", "", *table(HEAD, rows), ""]
     output.mkdir(parents=True, exist_ok=True)
-    (output / "RESULTS.md").write_text("\n".join(lines), encoding="utf-8")
+    (output / "RESULTS.md").write_text("\n".join([*report(records), ""]), encoding="utf-8")
     draw(records, output)
     typer.echo(output / "RESULTS.md")
 
