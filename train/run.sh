@@ -9,7 +9,7 @@ mkdir -p "$2"
 cd "$2"
 
 [ -f rows/sources.toml ] || python "$here/data/prepare.py" "$unpacked" rows --class A
-[ -f texts/long.jsonl ] || python "$here/data/spans.py" rows texts --texts "${TEXTS:-200000}"
+[ -f texts/long.jsonl ] || python "$here/data/spans.py" rows texts --texts "${TEXTS:-800000}"
 [ -f texts/labeled.jsonl ] || python "$here/data/adapter_rows.py" rows texts
 
 # Hard negatives as the teacher finds them; then stage 1, and the adapters.
