@@ -17,7 +17,7 @@ LAYERS = [
     {"_native", "tasks", "logs", "prefetch", "progress"},
     {"documents", "embeddings", "exact", "filters", "quantize", "rotation", "where"},
     {"storage"},
-    {"hybrid", "scan"},
+    {"hybrid", "scan", "search_modes"},
     {"graph"},
     {"exporting", "querying"},
     {"pretrained", "weights"},
