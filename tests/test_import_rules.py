@@ -28,6 +28,7 @@ LAYERS = [
     {"building"},
     {"index"},
     {"retrieval"},
+    {"server"},
     {"evaluation"},
     {"training"},
     {"mining"},
@@ -45,6 +46,9 @@ EXTRAS = {
     "mteb": {"mteb_adapter.py"},
     "sklearn": {"classification.py", "clustering.py"},
 }
+
+# What only the server's folder may import; the command loads that folder when it runs.
+SERVER = {"prometheus_client", "starlette", "uvicorn"}
 
 
 def sources() -> list[Path]:
@@ -88,6 +92,8 @@ def violations(path: Path, source: str) -> list[str]:
             wrong.append(f"{own} imports {name}" + (" at its top" if top else ""))
         if root in EXTRAS and (path.name not in EXTRAS[root] or top):
             wrong.append(f"{path.name} imports {name}" + (" at its top" if top else ""))
+        if root in SERVER and own != "server":
+            wrong.append(f"{own} imports {name}")
         if root == "jv5kit" and rest:
             other = rest.partition(".")[0]
             if other in RANK and RANK[other] > RANK[own]:
@@ -116,6 +122,8 @@ def test_the_rules_see_what_breaks_them() -> None:
     assert violations(plots, "from matplotlib.figure import Figure")
     assert violations(plots, "def f():\n    import mteb")
     assert violations(PACKAGE / "evaluation" / "runner.py", "def f():\n    import sklearn.cluster")
+    assert violations(PACKAGE / "cli" / "serve.py", "def f():\n    import uvicorn")
+    assert not violations(PACKAGE / "server" / "running.py", "import uvicorn")
 
 
 def test_no_module_is_named_search() -> None:
