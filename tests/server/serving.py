@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import uvicorn
 
 from jv5kit import Encoder
 from jv5kit.server.app import create_app
+from jv5kit.server.running import listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @contextmanager
 def running(service: Service, key: str | None = None) -> Iterator[str]:
     """Serve while the block runs; gives the address."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     config = uvicorn.Config(create_app(service, key), log_config=None, lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],))

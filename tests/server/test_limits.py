@@ -49,7 +49,7 @@ def post(url: str, **fields: object) -> httpx.Response:
 )
 def test_without_the_key(encoder: Encoder, given: str | None) -> None:
     with running(Service(encoder), key="secret") as url:
-        headers = {} if given is None else {"Authorization": given.encode()}
+        headers = {} if given is None else {b"Authorization": given.encode()}
         for path in ("/v1/models", "/v1/models/tiny", "/v1/index", "/metrics"):
             assert httpx.get(url + path, headers=headers).status_code == 401
         for path in ("/v1/embeddings", "/v1/search"):
@@ -65,7 +65,7 @@ def test_without_the_key(encoder: Encoder, given: str | None) -> None:
 
 def test_with_the_key(encoder: Encoder) -> None:
     with running(Service(encoder), key="sécret") as url:
-        headers = {"Authorization": "bearer sécret".encode()}
+        headers = {b"Authorization": "bearer sécret".encode()}
         assert httpx.post(f"{url}/v1/embeddings", json=BODY, headers=headers).status_code == 200
         assert httpx.get(f"{url}/metrics", headers=headers).status_code == 200
 

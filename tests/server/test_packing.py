@@ -4,7 +4,7 @@ import base64
 
 import numpy as np
 
-from jv5kit.server.packing import pack
+from jv5kit.server.packing import OutputType, pack
 
 ROW = np.array([[0.5, -0.5, 0.0, 1.0, -1.0, 0.004, -0.004, 2.0] + [-1.0] * 7 + [1.0]], np.float32)
 
@@ -25,16 +25,16 @@ def test_bits() -> None:
 
 
 def test_base64() -> None:
-    expected = {
+    expected: dict[OutputType, bytes] = {
         "float": ROW.astype("<f4").tobytes(),
         "int8": np.array([64, -64, 0, 127, -127, 1, -1, 127] + [-127] * 7 + [127], "i1").tobytes(),
         "ubinary": bytes([0b10010101, 1]),
         "binary": np.array([21, -127], "i1").tobytes(),
     }
-    assert [base64.b64decode(pack(ROW, "float", as_base64=True)[0])] == [expected["float"]]
-    assert [base64.b64decode(pack(ROW, "int8", as_base64=True)[0])] == [expected["int8"]]
-    assert [base64.b64decode(pack(ROW, "ubinary", as_base64=True)[0])] == [expected["ubinary"]]
-    assert [base64.b64decode(pack(ROW, "binary", as_base64=True)[0])] == [expected["binary"]]
+    for output, packed in expected.items():
+        (text,) = pack(ROW, output, as_base64=True)
+        assert isinstance(text, str)
+        assert base64.b64decode(text) == packed
 
 
 def test_no_embeddings() -> None:

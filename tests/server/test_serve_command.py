@@ -19,6 +19,7 @@ import pytest
 from command import COMMAND, Inside, environment, fails, run
 
 from jv5kit import Encoder
+from jv5kit.server.running import listen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,6 +156,14 @@ def test_a_port_that_is_taken_and_a_host_that_is_none() -> None:
         )
     outcome = run("serve", "--host", "256.0.0.1", code=1, JV5KIT_API_KEY="k")
     assert outcome.stderr.startswith("jv5kit: cannot listen on 256.0.0.1 port 8000: ")
+
+
+def test_answers_are_sent_at_once() -> None:
+    """asyncio turns Nagle's algorithm off for sockets that say they are of TCP, and only for those."""
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP
 
 
 def test_an_index_of_another_model_and_one_of_given_embeddings(

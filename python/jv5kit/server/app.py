@@ -208,6 +208,7 @@ class Counted:
         self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and count."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

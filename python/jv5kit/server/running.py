@@ -59,7 +59,7 @@ def run(model: str | None, index: Path | None, host: str, port: int, *, key: str
         )
     # Also while the model loads. What uvicorn does instead, it ends by raising the signal again, which comes here.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with _listening(host, port) as listening:
+    with listen(host, port) as listening:
         service = load(model, index, limits)
         config = uvicorn.Config(
             create_app(service, key),
@@ -95,10 +95,18 @@ def load(model: str | None, index: Path | None, limits: Limits) -> Service:
     return Service(opened.encoder, opened, limits)
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        Jv5kitError: it cannot.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+        # asyncio sends at once (TCP_NODELAY) where a socket says that it is one of TCP, and this one says 0. Else an
+        # answer waits 40 ms, until the client has acknowledged its first part.
+        return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, listening.detach())
     except OSError as error:
         raise Jv5kitError(
             f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --host or --port"

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 THREADS = 4
 """Requests that are parsed and tokenized, and searches that are made, at a time."""
 
+SMALL_BODY = 4096
+"""Bytes of a request that is parsed and tokenized in less time than it takes to wake a thread for it."""
+
+SMALL_ANSWER = 4096
+"""Values of an answer of which the same holds."""
+
 SAMPLE = 50
 """Documents whose metadata are looked at for examples."""
 
@@ -95,7 +101,10 @@ class Service:
             asked = EmbeddingRequest.of(body, self.model, self.encoder.dim)
             return asked, self._work(asked, deadline)
 
-        asked, work = await loop.run_in_executor(self._preparing, prepare)
+        if len(body) <= SMALL_BODY:
+            asked, work = prepare()
+        else:
+            asked, work = await loop.run_in_executor(self._preparing, prepare)
         rows = await self._encoded(work)
 
         def answer() -> bytes:
@@ -104,6 +113,8 @@ class Service:
             usage = {"prompt_tokens": work.total, "total_tokens": work.total}
             return to_json({"object": "list", "model": self.model, "data": data, "usage": usage})
 
+        if rows.size <= SMALL_ANSWER:
+            return answer()
         return await loop.run_in_executor(self._preparing, answer)
 
     def _work(self, asked: EmbeddingRequest, deadline: float) -> Work:
@@ -266,5 +277,6 @@ def _fields(index: Index) -> dict[str, dict[str, Any]]:
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, str | int | float) and len(shown(one)) < 40 and one not in examples:
                     examples.append(one)
+        examples.sort(key=lambda value: (type(value).__name__, value))
         found[field] = {"types": types, "examples": examples[:EXAMPLES]}
     return found
