@@ -83,6 +83,10 @@ bench-encode: tools $(VENV)/bench.stamp ## Compare the encoder with its peers, a
 bench-train: tools $(VENV)/bench.stamp ## Compare training with sentence-transformers' trainer, and write the table (README.md too)
 	$(BIN)/python benches/train.py --output benches/results/train/$$(date +%F).md --output README.md
 
+.PHONY: bench-serve
+bench-serve: tools $(VENV)/bench.stamp ## Compare the server with the encoder that it serves
+	$(BIN)/python benches/serve.py
+
 docs.jsonl: examples/stdlib_docs.py | $(VENV)/build.stamp
 	$(BIN)/python examples/stdlib_docs.py $@
 

@@ -31,7 +31,7 @@ PROMPTS = {"query": "Query: ", "document": "Document: ", "clustering": "Cluster:
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests see the defaults, whatever the developer's shell sets."""
-    for name in ("JV5KIT_MODEL", "JV5KIT_CACHE", "JV5KIT_LOG"):
+    for name in ("JV5KIT_MODEL", "JV5KIT_CACHE", "JV5KIT_LOG", "JV5KIT_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 
 

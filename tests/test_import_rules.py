@@ -17,7 +17,7 @@ LAYERS = [
     {"_native", "tasks", "logs", "prefetch", "progress"},
     {"documents", "embeddings", "exact", "filters", "quantize", "rotation", "where"},
     {"storage"},
-    {"hybrid", "scan"},
+    {"hybrid", "scan", "search_modes"},
     {"graph"},
     {"exporting", "querying"},
     {"hub", "weights"},
@@ -29,6 +29,7 @@ LAYERS = [
     {"building"},
     {"index"},
     {"retrieval"},
+    {"server"},
     {"evaluation"},
     {"training"},
     {"mining"},
@@ -46,6 +47,9 @@ EXTRAS = {
     "mteb": {"mteb_adapter.py"},
     "sklearn": {"classification.py", "clustering.py"},
 }
+
+# What only the server's folder may import; the command loads that folder when it runs.
+SERVER = {"prometheus_client", "starlette", "uvicorn"}
 
 
 def sources() -> list[Path]:
@@ -89,6 +93,8 @@ def violations(path: Path, source: str) -> list[str]:
             wrong.append(f"{own} imports {name}" + (" at its top" if top else ""))
         if root in EXTRAS and (path.name not in EXTRAS[root] or top):
             wrong.append(f"{path.name} imports {name}" + (" at its top" if top else ""))
+        if root in SERVER and own != "server":
+            wrong.append(f"{own} imports {name}")
         if root == "jv5kit" and rest:
             other = rest.partition(".")[0]
             if other in RANK and RANK[other] > RANK[own]:
@@ -117,6 +123,8 @@ def test_the_rules_see_what_breaks_them() -> None:
     assert violations(plots, "from matplotlib.figure import Figure")
     assert violations(plots, "def f():\n    import mteb")
     assert violations(PACKAGE / "evaluation" / "runner.py", "def f():\n    import sklearn.cluster")
+    assert violations(PACKAGE / "cli" / "serve.py", "def f():\n    import uvicorn")
+    assert not violations(PACKAGE / "server" / "running.py", "import uvicorn")
 
 
 def test_no_module_is_named_search() -> None:

@@ -152,7 +152,7 @@ class Encoder:
             InputError: an argument is wrong.
         """
         dim = self._check(batch_size, precision, truncate_dim)
-        adapter = self._adapter(task)
+        adapter = self.adapter(task)
         if prompt is None:
             prompts = self.checkpoint.prompts
             prompt = named_prompt(prompts, prompt_name, self.checkpoint.default_prompt_name)
@@ -169,9 +169,9 @@ class Encoder:
         cut = 0
         with ProgressBar("Encoding", lambda: len(texts), "texts", show=show_progress_bar) as progress:
             windows = self._windows(len(texts))
-            tokenized = ahead(lambda window: self._tokenize(texts[slice(*window)], prompt), windows)
+            tokenized = ahead(lambda window: self.tokenize(texts[slice(*window)], prompt), windows)
             for (start, _), (tokens, cut_here) in zip(windows, tokenized, strict=True):
-                cut += cut_here
+                cut += len(cut_here)
                 for batch in self._batches(tokens, batch_size):
                     rows: Any = [start + i for i in batch]
                     if not self.backend.pads:
@@ -230,8 +230,12 @@ class Encoder:
             raise InputError(f"truncate_dim={dim} is outside 1..{self.dim}, the model's dimensions")
         return dim
 
-    def _adapter(self, task: str) -> str | None:
-        """The adapter of a task, None on a model without adapters."""
+    def adapter(self, task: str) -> str | None:
+        """The adapter of a task, None on a model without adapters.
+
+        Raises:
+            InputError: the model has adapters, but none for this task.
+        """
         adapters = self.checkpoint.adapters
         if adapters and task not in adapters:
             raise InputError(f"task={task!r} is no adapter of this model; it has {', '.join(map(repr, adapters))}")
@@ -243,14 +247,14 @@ class Encoder:
         ends = [*range(min(first, WINDOW, count), count, WINDOW), count]
         return list(zip([0, *ends], ends, strict=False))
 
-    def _tokenize(self, texts: list[str], prompt: str) -> tuple[list[list[int]], int]:
-        """Token ids of each text, and how many texts were cut to the context."""
+    def tokenize(self, texts: Sequence[str], prompt: str) -> tuple[list[list[int]], list[int]]:
+        """Token ids of each text, and which texts were cut to the context."""
         if prompt:
             texts = [prompt + text for text in texts]
         encodings = self._tokenizer.encode_batch_fast(texts)
         # A tokenizer without special tokens makes nothing of an empty text; a model needs one token at least.
         tokens = [encoding.ids or [self.checkpoint.pad_token_id] for encoding in encodings]
-        return tokens, sum(1 for encoding in encodings if encoding.overflowing)
+        return tokens, [i for i, encoding in enumerate(encodings) if encoding.overflowing]
 
     def _batches(self, tokens: list[list[int]], batch_size: int | None) -> Iterator[list[int]]:
         """Positions of texts that go through the model together.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jv5kit.storage.snapshot import Snapshot
     from jv5kit.storage.state import Settings
     from jv5kit.storage.writer import Writer
-    from jv5kit.types import Document, Hit, Precision, Rescore
+    from jv5kit.types import Document, Hit, Precision, Rescore, SearchMode
 
 T = TypeVar("T")
 
@@ -327,6 +327,7 @@ class Index:
         hybrid: bool = False,
         words: str | Sequence[str] | None = None,
         stages: dict[str, float] | None = None,
+        mode: SearchMode | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """Find the documents nearest to each query.
 
@@ -340,16 +341,16 @@ class Index:
             hybrid: fuse the ranking with that of the words of the query; the order is then that of the fusion.
             words: the words of the queries, for hybrid search where they are given as embeddings.
             stages: a dict that takes the milliseconds that each stage took.
+            mode: what to compare with, of what the index stores (see :mod:`jv5kit.search_modes`); by default its own.
 
         Returns:
-            Hits, best first, ties in the order of the documents; for several queries a list for each. Each has as its
-            score an estimate of the cosine.
+            Hits, best first, ties in the order of the documents; for several queries a list for each.
 
         Raises:
             InputError: an argument is wrong.
             IndexDamagedError: the index is not what was written.
         """
-        how = querying.How.of(top_k, filter, oversample, hybrid, words, stages)
+        how = querying.How.of(top_k, filter, oversample, hybrid, words, stages, mode)
         return self._ask(lambda snapshot: querying.search(snapshot, queries, self._model.encode_queries, how))
 
     def _ask(self, question: Callable[[Snapshot], T]) -> T:

@@ -15,6 +15,7 @@ from jv5kit.errors import InputError
 from jv5kit.hybrid import DEPTH, fuse
 from jv5kit.logs import logger
 from jv5kit.scan import Rows, Stage, cosines, scan, scan_codes
+from jv5kit.search_modes import in_mode
 from jv5kit.storage.passages import passage_of
 from jv5kit.types import Hit
 from jv5kit.where import parse_filter
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from jv5kit.scan import Found
     from jv5kit.storage.snapshot import Snapshot
     from jv5kit.storage.state import Settings
-    from jv5kit.types import Document, Passage
+    from jv5kit.types import Document, Passage, SearchMode
 
     Where = str | Mapping[str, Any] | Filter
 
@@ -45,6 +46,7 @@ class SearchOptions(TypedDict, total=False):
     hybrid: bool
     words: str | Sequence[str] | None
     stages: dict[str, float] | None
+    mode: SearchMode | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class How:
     hybrid: bool
     words: str | Sequence[str] | None
     stages: dict[str, float]
+    mode: SearchMode | None = None
 
     @classmethod
     def of(
@@ -67,6 +70,7 @@ class How:
         hybrid: bool,
         words: str | Sequence[str] | None,
         stages: dict[str, float] | None,
+        mode: SearchMode | None = None,
     ) -> Self:
         """The arguments of a search, checked.
 
@@ -78,7 +82,7 @@ class How:
             if value < 1:
                 raise InputError(f"{name}={value}; it must be at least 1")
         condition = None if where is None else parse_filter(where)
-        return cls(top_k, condition, oversample, hybrid, words, {} if stages is None else stages)
+        return cls(top_k, condition, oversample, hybrid, words, {} if stages is None else stages, mode)
 
 
 def search(
@@ -192,7 +196,10 @@ def queries_of(
 
 def answer(snapshot: Snapshot, queries: Queries, how: How) -> list[tuple[list[float], list[int]]]:
     """For each query the scores and the document numbers of the best rows, best first."""
-    settings, top_k, hybrid, stages = snapshot.state.settings, how.top_k, how.hybrid, how.stages
+    settings = in_mode(snapshot.state.settings, how.mode)
+    top_k, hybrid, stages = how.top_k, how.hybrid, how.stages
+    if queries.codes is not None and how.mode not in (None, "ubinary"):
+        raise InputError(f"mode={how.mode!r} takes texts, or embeddings, but no codes")
     if hybrid and not settings.lexical:
         raise InputError("the index has no lexical index to search with; build it with --lexical (lexical=True)")
     if hybrid and queries.codes is not None:

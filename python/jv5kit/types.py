@@ -15,6 +15,9 @@ Rescore = Literal["int8", "codes", "none"]
 
 RESCORES: tuple[Rescore, ...] = get_args(Rescore)
 
+SearchMode = Literal["float32", "int8", "ubinary", "ubinary+int8"]
+"""What a search compares a query with: rows of a precision, or bits whose candidates int8 rows rescore."""
+
 
 @dataclass(frozen=True, slots=True)
 class Document:

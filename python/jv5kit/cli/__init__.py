@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from jv5kit.cli import compact, delete, encode, eval, export, get, index, info, mine, search, train
+from jv5kit.cli import compact, delete, encode, eval, export, get, index, info, mine, search, serve, train
 from jv5kit.errors import InputError, Jv5kitError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command()(mine.mine)
 app.command()(encode.encode)
 app.command("eval")(eval.evaluate)
 app.command()(train.train)
+app.command()(serve.serve)
 app.command()(info.info)
 
 
