@@ -13,6 +13,8 @@ import pytest
 from command import environment, random_rows
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.indexing import InMemoryRecordManager
+from langchain_core.indexing import index as index_documents
 from langchain_core.vectorstores.utils import maximal_marginal_relevance as theirs
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests, VectorStoreIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
@@ -230,6 +232,54 @@ def test_without_a_path_it_is_temporary() -> None:
     assert not path.exists()
 
 
+def test_a_model_is_loaded_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder.from_pretrained(tiny_model)
+    fingerprints = []
+    checkpoint = type(encoder.checkpoint)
+    take = checkpoint.fingerprint
+
+    def counted(self: Any) -> str:
+        fingerprints.append(self)
+        return take(self)
+
+    monkeypatch.setattr(checkpoint, "fingerprint", counted)
+    store = Jv5kitVectorStore.from_texts(["the sea", "a bird"], Jv5kitEmbeddings(encoder))
+    assert store.index.encoder is encoder
+    before = len(fingerprints)
+    for _ in range(3):
+        assert len(store.similarity_search("the sea")) == 2
+    assert len(fingerprints) == before, "files of the model are read for a query"
+
+
+def test_langchain_keeps_a_store_in_step_with_its_documents(birds: Jv5kitVectorStore) -> None:
+    """By its own indexing, which deletes what is no longer there."""
+    records = InMemoryRecordManager("birds")
+    records.create_schema()
+    birds.delete()
+    assert index_documents(BIRDS, records, birds, cleanup="full", key_encoder="sha256")["num_added"] == 3
+    counts = index_documents(BIRDS[1:], records, birds, cleanup="full", key_encoder="sha256")
+    assert (counts["num_added"], counts["num_skipped"], counts["num_deleted"]) == (0, 2, 1)
+    assert len(birds.index) == 2
+
+
+def test_batches_are_embedded_and_committed_one_after_another() -> None:
+    sizes = []
+
+    class Counting(DeterministicFakeEmbedding):  # type: ignore[misc]
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            sizes.append((len(texts), len(store.index) if store.get_by_ids(["0"]) else 0))
+            return list(super().embed_documents(texts))
+
+    store = Jv5kitVectorStore(Counting(size=16))
+    store.add_texts([f"text {i}" for i in range(5)], ids=list("01234"), batch_size=2)
+    assert sizes == [(2, 0), (2, 2), (1, 4)]
+    # What cannot be stored is refused before anything is embedded.
+    wrong: Any = [*"abc", 7]
+    with pytest.raises(InputError, match="text 4: 'text' must be a string, but is 7"):
+        store.add_texts(wrong, batch_size=2)
+    assert len(sizes) == 3
+
+
 def test_all_are_deleted(birds: Jv5kitVectorStore) -> None:
     assert birds.delete()
     assert birds.similarity_search("a bird") == []
@@ -260,6 +310,7 @@ def test_nothing_is_added() -> None:
         (lambda store: store.add_texts("text"), "texts is the string 'text'; give a list of texts"),
         (lambda store: store.add_texts(["a", "b"], [{}]), "there are 1 metadatas for 2 texts; give one for each"),
         (lambda store: store.add_texts(["a", "b"], ids=["1"]), "there are 1 ids for 2 texts; give one for each"),
+        (lambda store: store.add_texts(["a"], batch_size=0), "batch_size=0; it must be at least 1"),
         (lambda store: store.add_texts(["a", " "]), "text 2: 'text' is empty"),
         (lambda store: store.add_texts(["a"], [{"x": float("nan")}]), "text 1: the metadata is not JSON"),
         (lambda store: store.add_texts(["a"], [{"x": object()}]), "text 1: the metadata is not JSON"),

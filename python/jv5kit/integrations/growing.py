@@ -98,6 +98,9 @@ class GrowingIndex:
                 index = self._index = Index.build(
                     self.path, [] if empty is None else None, encoder, embeddings=empty, **self._options
                 )
+                if encoder is not None:
+                    # It is loaded already, and need not be found by its name.
+                    index.use_encoder(encoder)
             index.upsert(documents, embeddings=embeddings, show_progress_bar=False)
 
     def delete(self, *, ids: Sequence[str] | None = None, filter: Where | None = None) -> None:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import numpy as np
 
 from jv5kit.contents import embeddings as stored_embeddings
+from jv5kit.documents import check_document
+from jv5kit.embeddings import whole_number
 from jv5kit.encoder import Encoder, shared_encoder
-from jv5kit.errors import InputError, MissingExtraError
+from jv5kit.errors import DocumentError, InputError, MissingExtraError
 from jv5kit.integrations.diversity import maximal_marginal_relevance
 from jv5kit.integrations.growing import GrowingIndex, StoreOptions
 from jv5kit.types import Document
@@ -113,9 +115,8 @@ class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]
         self._growing = GrowingIndex(path, options)
         self._given = None if own else embedding
         self._own = embedding if isinstance(embedding, Jv5kitEmbeddings) and own else None
-        index = self._growing.open()
-        if index is not None:
-            self._check_model(index)
+        self._checked: Index | None = None
+        self._open()
 
     @property
     def embeddings(self) -> Embeddings:
@@ -123,7 +124,7 @@ class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]
         if self._given is not None:
             return self._given
         if self._own is None:
-            index = self._growing.open()
+            index = self._open()
             self._own = Jv5kitEmbeddings(None if index is None else index.encoder)
         return self._own
 
@@ -134,7 +135,7 @@ class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]
         Raises:
             InputError: no document was added yet, and none was there.
         """
-        index = self._growing.open()
+        index = self._open()
         if index is None:
             raise InputError(f"{self._growing.path} is no index yet: the first documents that are added make it")
         return index
@@ -161,6 +162,7 @@ class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: Sequence[str | None] | None = None,
+        batch_size: int | None = None,
     ) -> list[str]:
         """Add texts, and return their ids.
 
@@ -168,6 +170,7 @@ class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]
             texts: none of them empty.
             metadatas: of each a JSON object.
             ids: of each, or None for one that is made up; a text takes the place of the one that has its id.
+            batch_size: texts that are embedded and committed together; by default all.
 
         Raises:
             InputError: a text, its metadata or its id cannot be used, or there are not as many of each.
@@ -185,18 +188,31 @@ class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]
             Document(identifier, text, None, of_text or {}, f"text {number}")
             for number, (identifier, text, of_text) in enumerate(zip(named, listed, metadata, strict=True), 1)
         ]
-        if self._given is not None and documents:
-            rows = np.asarray(self._given.embed_documents(listed), np.float32)
-            self._growing.upsert(documents, embeddings=rows)
-        elif documents:
-            own = self.embeddings
-            assert isinstance(own, Jv5kitEmbeddings)
-            self._growing.upsert(documents, encoder=own.encoder)
+        # Before a model sees one: that may take long, or cost something.
+        for document in documents:
+            try:
+                check_document(document)
+            except ValueError as error:
+                raise DocumentError(f"{document.origin}: {error}") from None
+        size = len(documents) if batch_size is None else whole_number("batch_size", batch_size)
+        if size < 1 and documents:
+            raise InputError(f"batch_size={batch_size}; it must be at least 1")
+        for start in range(0, len(documents), max(1, size)):
+            self._upsert(documents[start : start + size])
         return named
+
+    def _upsert(self, documents: list[Document]) -> None:
+        if self._given is not None:
+            rows = np.asarray(self._given.embed_documents([one.text for one in documents]), np.float32)
+            self._growing.upsert(documents, embeddings=rows)
+            return
+        own = self.embeddings
+        assert isinstance(own, Jv5kitEmbeddings)
+        self._growing.upsert(documents, encoder=own.encoder)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[LangChainDocument]:
         """The documents of some ids, in their order; ids that are not there are left out."""
-        index = self._growing.open()
+        index = self._open()
         found = [] if index is None else index.get(ids)
         return [_document(one) for one in found if one is not None]
 
@@ -244,7 +260,7 @@ class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]
         self, embedding: list[float], k: int = 4, *, filter: Where | None = None, oversample: int = 4
     ) -> list[LangChainDocument]:
         """The documents nearest to an embedding, as :meth:`similarity_search`."""
-        index = self._growing.open()
+        index = self._open()
         if index is None:
             return []
         hits = index.search(np.asarray(embedding, np.float32), k, filter=filter, oversample=oversample)
@@ -277,7 +293,7 @@ class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]
         filter: Where | None = None,
     ) -> list[LangChainDocument]:
         """As :meth:`max_marginal_relevance_search`, by an embedding."""
-        index = self._growing.open()
+        index = self._open()
         hits = [] if index is None else index.search(np.asarray(embedding, np.float32), max(k, fetch_k), filter=filter)
         return self._different(hits, k, lambda_mult)
 
@@ -288,11 +304,10 @@ class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]
     def _hits(self, query: str, k: int, filter: Where | None, hybrid: bool, oversample: int) -> list[Hit]:
         if not isinstance(query, str):
             raise InputError(f"the query is {type(query).__name__} {query!r:.80}; it must be a string")
-        index = self._growing.open()
+        index = self._open()
         if index is None:
             return []
         if self._given is None:
-            self._check_model(index)
             return index.search(query, k, filter=filter, hybrid=hybrid, oversample=oversample)
         embedding = np.asarray(self._given.embed_query(query), np.float32)
         words = query if hybrid else None
@@ -308,6 +323,14 @@ class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]
         scores = np.array([hit.score for hit in hits], np.float32)
         rows = np.array([kept[hit.id] for hit in hits])
         return [_document(hits[i]) for i in maximal_marginal_relevance(scores, rows, k, lambda_mult)]
+
+    def _open(self) -> Index | None:
+        """The index, if there is one by now, in its newest state; its model is checked once."""
+        index = self._growing.open()
+        if index is not None and index is not self._checked:
+            self._check_model(index)
+            self._checked = index
+        return index
 
     def _check_model(self, index: Index) -> None:
         """Refuse an index that was built with other embeddings than those that are given."""
