@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -293,6 +294,38 @@ def test_several_threads_add(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda i: store.add_texts([f"text {i}"], ids=[str(i)]), range(12)))
     assert len(store.index) == 12
+
+
+def test_a_search_does_not_wait_for_what_is_added(birds: Jv5kitVectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = Event(), Event()
+    encode = Encoder.encode_document
+
+    def slow(self: Encoder, *arguments: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(60)
+        return encode(self, *arguments, **options)
+
+    monkeypatch.setattr(Encoder, "encode_document", slow)
+    with ThreadPoolExecutor(2) as pool:
+        adding = pool.submit(birds.add_texts, ["the sea"], ids=["sea"])
+        try:
+            assert begun.wait(60)
+            assert len(pool.submit(birds.similarity_search, "a bird", 9).result(60)) == 3
+            assert not adding.done()
+        finally:
+            go_on.set()
+        assert adding.result(60) == ["sea"]
+    assert len(birds.similarity_search("a bird", 9)) == 4
+
+
+def test_an_adapter_of_another_task_gives_embeddings() -> None:
+    """An index has a model for retrieval; what another task embeds is kept as it is given."""
+    embeddings = Jv5kitEmbeddings(task="clustering")
+    store = Jv5kitVectorStore.from_texts(["the sea", "a bird"], embeddings, precision="float32")
+    assert store.embeddings is embeddings
+    assert store.index.settings.model is None
+    (_, score), _ = store.similarity_search_with_score("a bird")
+    assert score == pytest.approx(1, abs=1e-3)
 
 
 def test_nothing_is_added() -> None:

@@ -65,13 +65,14 @@ class GrowingIndex:
             path = Path(tempfile.mkdtemp(prefix="jv5kit-")) / "store.jv5"
             weakref.finalize(self, shutil.rmtree, path.parent, ignore_errors=True)
         self.path = Path(path)
-        self._lock = threading.Lock()
+        # Whoever searches does not wait for whoever adds, which may take long.
+        self._opening, self._writing = threading.Lock(), threading.Lock()
         self._index: Index | None = None
         self.open()
 
     def open(self) -> Index | None:
         """The index in its newest state; None as long as there is none."""
-        with self._lock:
+        with self._opening:
             return self._opened()
 
     def upsert(
@@ -90,23 +91,25 @@ class GrowingIndex:
         if not documents:
             return
         # One writer at a time: a second thread waits, where a second process would be refused.
-        with self._lock:
-            index = self._opened()
+        with self._writing:
+            index = self.open()
             if index is None:
                 # Made empty: what is refused of the first documents leaves an index that the next ones go into.
                 empty = None if embeddings is None else np.empty((0, embeddings.shape[1]), np.float32)
-                index = self._index = Index.build(
+                index = Index.build(
                     self.path, [] if empty is None else None, encoder, embeddings=empty, **self._options
                 )
                 if encoder is not None:
                     # It is loaded already, and need not be found by its name.
                     index.use_encoder(encoder)
+                with self._opening:
+                    self._index = index
             index.upsert(documents, embeddings=embeddings, show_progress_bar=False)
 
     def delete(self, *, ids: Sequence[str] | None = None, filter: Where | None = None) -> None:
         """Delete documents, by id, by a filter, or by both; all of them where neither is given."""
-        with self._lock:
-            index = self._opened()
+        with self._writing:
+            index = self.open()
             if index is None:
                 return
             if ids is None and filter is not None:
