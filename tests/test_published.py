@@ -88,7 +88,7 @@ def test_a_released_model_has_its_published_numbers(model: str, backend: str) ->
 @pytest.mark.parametrize("model", [model for model in PUBLISHED if "small" in model])
 def test_the_tokens_of_small_are_the_published_ones(model: str) -> None:
     encoder = Encoder.from_pretrained(located(model), device="cpu")
-    tokens, _ = encoder._tokenize(["How fast does light travel in a vacuum?"], "Query: ")
+    tokens, _ = encoder.tokenize(["How fast does light travel in a vacuum?"], "Query: ")
     assert tokens[0][:2] == [2859, 25]
     assert tokens[0][-2:] == [28202, 30]
 

@@ -90,7 +90,7 @@ def test_texts_of_one_token_and_of_no_prompt(folder: Path, backend: BackendName)
 
 def test_the_tokenizer_adds_nothing(folder: Path) -> None:
     """No token begins or ends a text, and long texts keep their beginning."""
-    tokens, _ = Encoder.from_pretrained(folder, device="cpu")._tokenize(TEXTS, "Query: ")
+    tokens, _ = Encoder.from_pretrained(folder, device="cpu").tokenize(TEXTS, "Query: ")
     _, tokenizer = released_backbone(folder)
     theirs = tokenizer([f"Query: {text}" for text in TEXTS], truncation=True, max_length=released.CONTEXT)
     assert tokens == theirs["input_ids"]
@@ -104,7 +104,7 @@ def test_a_tokenizer_that_ends_texts_is_followed(tmp_path: Path, backend: Backen
     """Whether nano's does is not published: what its tokenizer.json says is done."""
     folder = unified(tmp_path / "model", "nano", end=True)
     encoder = Encoder.from_pretrained(folder, backend=backend, device="cpu", dtype="float32")
-    tokens, _ = encoder._tokenize(TEXTS, "Query: ")
+    tokens, _ = encoder.tokenize(TEXTS, "Query: ")
     last = json.loads((folder / "config.json").read_text())["eos_token_id"]
     assert {row[-1] for row in tokens} == {last}
     expected = released_embeddings(folder, [PROMPTS["query"] + text for text in TEXTS], "retrieval")

@@ -145,9 +145,9 @@ def test_tokens_that_fill_up_a_round_number_change_nothing(
 def test_attention_of_a_cpu_is_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def spy(query: Tensor, *rest: Tensor, is_causal: bool) -> Tensor:
+    def spy(query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool) -> Tensor:
         seen.append((query.dtype, torch.is_autocast_enabled("cpu")))
-        return torch.nn.functional.scaled_dot_product_attention(query, *rest, is_causal=is_causal)
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
 
     monkeypatch.setattr(attention, "scaled_dot_product_attention", spy)
     heads = torch.randn(10, 2, 8, dtype=torch.bfloat16)

@@ -72,8 +72,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, causal:
         return fused(query, key, value, layout, causal).flatten(1)
     if not query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
         with torch.autocast(query.device.type, enabled=False):
-            wide = (x.float() for x in (query, key, value))
-            return _attend_by_runs(*wide, layout, causal=causal).to(query.dtype)
+            attended = _attend_by_runs(query.float(), key.float(), value.float(), layout, causal=causal)
+        return attended.to(query.dtype)
     return _attend_by_runs(query, key, value, layout, causal=causal)
 
 

@@ -154,8 +154,8 @@ class PackedModel(nn.Module):
         spare = -count % ROUND if tokens.device.type == "cpu" and _low_precision(tokens.device) else 0
 
         def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            own = (x[:count] for x in (query, key, value)) if spare else (query, key, value)
-            return pad(attend(*own, layout, causal=self.architecture.causal), (0, 0, 0, spare))
+            attended = attend(query[:count], key[:count], value[:count], layout, causal=self.architecture.causal)
+            return pad(attended, (0, 0, 0, spare))
 
         return self.run(pad(tokens, (0, spare)), pad(layout.positions, (0, spare)), attention)[:count]
 
