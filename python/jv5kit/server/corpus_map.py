@@ -242,4 +242,5 @@ def _stored(settings: Settings, segment: Segment, rows: NDArray[np.int64]) -> ND
         return values("rows").astype(np.float32) * values("scales")[:, None]
     # Of unit length, as the others are.
     signs: NDArray[np.float32] = 2 * np.unpackbits(values("codes"), axis=1).astype(np.float32) - 1
-    return signs / np.float32(np.sqrt(settings.dim))
+    signs /= np.sqrt(settings.dim)
+    return signs
