@@ -50,7 +50,7 @@ def serve(
     }
     for name, value in least.items():
         if not 0 < value < 1 << 40:
-            raise InputError(f"{name} {value}: it must be above 0")
+            raise InputError(f"{name} {value}: it must be above 0 and below {1 << 40}")
     if not 0 <= port < 1 << 16:
         raise InputError(f"--port {port} is outside 0..65535")
     key = os.environ.get("JV5KIT_API_KEY")

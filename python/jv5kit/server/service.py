@@ -42,7 +42,7 @@ SAMPLE = 50
 """Documents whose metadata are looked at for examples."""
 
 EXAMPLES = 5
-"""Example values of a field, at most."""
+"""Example values of a field, at most so many of a type."""
 
 
 class Service:
@@ -290,12 +290,12 @@ def _fields(index: Index) -> dict[str, dict[str, Any]]:
     some = index.search(np.ones(index.settings.source_dim, np.float32), SAMPLE) if fields else []
     found: dict[str, dict[str, Any]] = {}
     for field, types in fields.items():
-        examples: list[Any] = []
+        of_type: dict[type, set[Any]] = {}
         for hit in some:
             value = hit.metadata.get(field)
             for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, str | int | float) and len(shown(one)) < 40 and one not in examples:
-                    examples.append(one)
-        examples.sort(key=lambda value: (type(value).__name__, value))
-        found[field] = {"types": types, "examples": examples[:EXAMPLES]}
+                if isinstance(one, str | int | float) and len(shown(one)) < 40:
+                    of_type.setdefault(type(one), set()).add(one)
+        examples = [value for kind in of_type.values() for value in sorted(kind)[:EXAMPLES]]
+        found[field] = {"types": types, "examples": examples}
     return found
