@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from browsing import QUERY, Tab, ids, needs_chromium, refused, search
+from browsing import QUERY, ids, needs_chromium, refused, search
 
 from jv5kit.server.page import PAGE
+
+if TYPE_CHECKING:
+    from chrome import Tab
 
 pytest_plugins = ("browsing",)
 
@@ -57,7 +61,7 @@ def test_hits_with_marked_words(tab: Tab, page: str) -> None:
     tab.click("#further")
     tab.until("document.querySelectorAll('.hit').length === 20")
     assert ids(tab)[:10] == [hit["id"] for hit in answer["hits"]]
-    assert tab.do("document.activeElement.id") == "hit-10"
+    tab.until("document.activeElement.id === 'hit-10'")
 
 
 @needs_chromium

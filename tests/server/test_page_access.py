@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import QUERY, Tab, ids, needs_chromium, refused, search
+from browsing import QUERY, ids, needs_chromium, refused, search
 from corpus import documents
 from serving import held, running
 
@@ -15,7 +15,10 @@ from jv5kit.server.limits import Limits
 from jv5kit.server.service import Service
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from chrome import Tab
 
 pytest_plugins = ("browsing",)
 
@@ -326,7 +329,11 @@ def test_a_server_without_room(tab: Tab, animals: Index, pico: Encoder) -> None:
 
 def test_a_search_that_is_too_late(tab: Tab, animals: Index, pico: Encoder) -> None:
     let = threading.Event()
-    slow = held(pico, lambda _: let.wait())
+
+    def wait(_: Sequence[Sequence[int]]) -> None:
+        let.wait()
+
+    slow = held(pico, wait)
     with running(Service(slow, animals, Limits(deadline=0.5))) as url:
         tab.open(url)
         tab.until("index && sample")

@@ -209,14 +209,14 @@ def _sample(snapshot: Snapshot) -> NDArray[np.int64]:
         bits = np.full(-(-segment.rows // 8), 255, np.uint8) if live is None else live
         if snapshot.state.settings.passages is not None:
             bits = bits & segment.first_rows
-        kept.append(np.flatnonzero(np.unpackbits(bits, count=segment.rows, bitorder="little")))
-    total = sum(map(len, kept))
-    wanted = np.linspace(0, total - 1, min(POINTS, total)).round().astype(np.int64)
+        kept.append(np.unpackbits(bits, count=segment.rows, bitorder="little"))
+    counts = [int(one.sum(dtype=np.int64)) for one in kept]
+    wanted = np.linspace(0, sum(counts) - 1, min(POINTS, sum(counts))).round().astype(np.int64)
     found = [np.empty(0, np.int64)]
-    for segment, rows in zip(snapshot.segments, kept, strict=True):
-        here = wanted[(wanted >= 0) & (wanted < len(rows))]
-        found.append(segment.numbers(rows[here]))
-        wanted = wanted - len(rows)
+    for segment, one, count in zip(snapshot.segments, kept, counts, strict=True):
+        here = wanted[(wanted >= 0) & (wanted < count)]
+        found.append(segment.numbers(np.flatnonzero(one)[here]))
+        wanted = wanted - count
     return np.concatenate(found)
 
 
@@ -239,8 +239,10 @@ def _stored(settings: Settings, segment: Segment, rows: NDArray[np.int64]) -> ND
     if "embeddings" in tensors:
         return values("embeddings")
     if "rows" in tensors:
-        return values("rows").astype(np.float32) * values("scales")[:, None]
-    # Of unit length, as the others are.
-    signs: NDArray[np.float32] = 2 * np.unpackbits(values("codes"), axis=1).astype(np.float32) - 1
-    signs /= np.sqrt(settings.dim)
-    return signs
+        vectors = values("rows").astype(np.float32)
+        vectors *= values("scales")[:, None]
+    else:
+        vectors = 2 * np.unpackbits(values("codes"), axis=1).astype(np.float32) - 1
+        # Of unit length, as the others are.
+        vectors /= np.sqrt(settings.dim)
+    return vectors
