@@ -124,7 +124,7 @@ def test_modes_compared(tab: Tab, page: str) -> None:
         "[...document.querySelectorAll('tbody tr')].map(row => [...row.cells].map(cell => cell.innerText))"
     )
     assert [[row[0], *row[2:]] for row in rows] == [
-        ["int8", "388", "the measure"],
+        ["int8", "388", "10 of 10"],
         ["bits + int8", "436", f"{len(found['int8'] & found['ubinary+int8'])} of 10"],
         ["bits", "48", f"{len(found['int8'] & found['ubinary'])} of 10"],
     ]

@@ -188,6 +188,8 @@ def test_on_a_phone_nothing_is_wider_than_it(tab: Tab, page: str) -> None:
     search(tab, page, "markup as a title, where Zoe's lighthouse keeper keeps twelve cats")
     tab.click("#compare")
     tab.until("!at('comparison').hidden")
+    table = tab.do("[at('comparison').clientWidth, at('comparison').scrollWidth]")
+    assert table[0] == table[1]
     tab.do("(at('where').value = 'kind = \"food\" and legs = 2 and ' + 'x'.repeat(200), told(search))")
     tab.until("!at('where-wrong').hidden")
     assert tab.do("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]
