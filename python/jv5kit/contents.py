@@ -39,7 +39,7 @@ def documents(index: Index, filter: Where | None = None) -> list[Document]:
         found = snapshot.catalog.documents(numbers, snapshot.state)
         return [found[number] for number in numbers]
 
-    return index._ask(read)
+    return index.ask(read)
 
 
 def codes(index: Index) -> tuple[list[str], NDArray[np.uint8]]:
@@ -64,7 +64,7 @@ def codes(index: Index) -> tuple[list[str], NDArray[np.uint8]]:
             parts.append(segment.tensor("codes")[~deletions.contain(np.arange(segment.rows))])
         return [found[number].id for number in numbers], np.concatenate(parts)
 
-    return index._ask(read)
+    return index.ask(read)
 
 
 def embeddings(index: Index, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
@@ -89,7 +89,7 @@ def embeddings(index: Index, ids: Sequence[str]) -> dict[str, NDArray[np.float32
         rows = Rows(snapshot.state.settings, snapshot.segments, [None] * len(snapshot.segments))
         return dict(zip(found, stored_embeddings(rows, snapshot.positions(numbers)), strict=True))
 
-    return index._ask(read)
+    return index.ask(read)
 
 
 def _live(snapshot: Snapshot) -> list[int]:

@@ -173,7 +173,7 @@ class Index:
         from jv5kit.sources import id_list
 
         wanted = id_list(ids)
-        found = self._ask(lambda snapshot: snapshot.find(wanted))
+        found = self.ask(lambda snapshot: snapshot.find(wanted))
         return [found[identifier][1] if identifier in found else None for identifier in wanted]
 
     def delete(
@@ -351,10 +351,10 @@ class Index:
             IndexDamagedError: the index is not what was written.
         """
         how = querying.How.of(top_k, filter, oversample, hybrid, words, stages, mode)
-        return self._ask(lambda snapshot: querying.search(snapshot, queries, self._model.encode_queries, how))
+        return self.ask(lambda snapshot: querying.search(snapshot, queries, self._model.encode_queries, how))
 
-    def _ask(self, question: Callable[[Snapshot], T]) -> T:
-        """Ask the state that is open; where documents that it has are gone by now, ask the newest one."""
+    def ask(self, question: Callable[[Snapshot], T]) -> T:
+        """Ask the state that is open; where documents that it has are gone by now, ask the newest one instead."""
         while True:
             snapshot = self._snapshot
             try:

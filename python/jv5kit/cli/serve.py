@@ -35,8 +35,9 @@ def serve(
 ) -> None:
     """Serve embeddings in OpenAI's shape, and searches of an index, over HTTP.
 
-    POST /v1/embeddings and /v1/search, GET /v1/models, /v1/index, /health, /ready, /metrics and /openapi.json; at / is
-    a page to search with. With JV5KIT_API_KEY set, requests must have that key; without it only this machine is served.
+    POST /v1/embeddings, /v1/search and /v1/map, GET /v1/models, /v1/index, /v1/map, /health, /ready, /metrics and
+    /openapi.json; at / is a page to search with. With JV5KIT_API_KEY set, requests must have that key; without it only
+    this machine is served.
     """
     from jv5kit.errors import InputError, MissingExtraError
     from jv5kit.logs import log_to_stderr

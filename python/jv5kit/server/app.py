@@ -84,6 +84,17 @@ def create_app(service: Service, key: str | None = None) -> Counted:
     async def index(_: Request) -> Response:
         return _json(await service.about_index())
 
+    async def where_sampled(_: Request) -> Response:
+        return _json(to_json(await service.map.facts()))
+
+    async def where_placed(body: bytes, _: float) -> bytes:
+        return to_json(await service.map.place(body))
+
+    async def points(request: Request) -> Response:
+        return await (placing if request.method == "POST" else where_sampled)(request)
+
+    placing = _worked(service, where_placed)
+
     openapi = to_json(description(service.model, key is not None))
 
     async def describe(_: Request) -> Response:
@@ -101,6 +112,7 @@ def create_app(service: Service, key: str | None = None) -> Counted:
         Route("/v1/models", with_key(models)),
         Route("/v1/models/{name:path}", with_key(model)),
         Route("/v1/index", with_key(index)),
+        Route("/v1/map", with_key(points), methods=["GET", "POST"]),
         Route("/v1/embeddings", with_key(_worked(service, service.embeddings)), methods=["POST"]),
         Route("/v1/search", with_key(_worked(service, service.search)), methods=["POST"]),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from jv5kit.server.corpus_map import PLACE_FIELDS
 from jv5kit.server.requests import EMBEDDING_FIELDS, SEARCH_FIELDS
 
 if TYPE_CHECKING:
@@ -56,6 +57,17 @@ def description(model: str, needs_key: bool) -> Schema:
             | {"parameters": [{"name": "name", "in": "path", "required": True, "schema": _STRING, "example": model}]}
         },
         "/v1/index": {"get": _operation("What the index holds", "Index", ("401", "404"))},
+        "/v1/map": {
+            "get": _operation(
+                "A sample of the index in the plane of its principal components", "Map", ("401", "404", "503")
+            ),
+            "post": _operation(
+                "Documents in that plane",
+                "Placed",
+                (*refused, "404"),
+                body=_fields(PLACE_FIELDS, required=["ids"]),
+            ),
+        },
         "/health": {"get": _operation("Whether the process lives", "Status")},
         "/ready": {"get": _operation("Whether it takes requests", "Status", ("503",))},
         "/metrics": {
@@ -137,6 +149,8 @@ _HIT = _of(
     }
 )
 
+_POINT = {"id": _STRING, "x": _NUMBER, "y": _NUMBER}
+
 _SCHEMAS: Schema = {
     "Error": _of({"error": _of({"message": _STRING, "type": _STRING, "param": _STRING, "code": _STRING})}),
     "Status": _of({"status": _STRING}),
@@ -191,6 +205,21 @@ _SCHEMAS: Schema = {
             "approximate": {"type": "boolean"},
             "modes": _OBJECT | {"description": "Each with the bytes a document that it works on."},
             "fields": _OBJECT | {"description": "To filter by, each with the types of its values and examples."},
+        }
+    ),
+    "Map": _of(
+        {
+            "state": _STRING | {"description": "Of the index; another one has another map."},
+            "documents": _INTEGER,
+            "points": _list(_of(_POINT | {"title": _STRING})),
+            "explained": _list(_NUMBER) | {"description": "The share of the variance that x has, and y."},
+        }
+    ),
+    "Placed": _of(
+        {
+            "state": _STRING,
+            "points": _list(_of(_POINT) | {"type": ["object", "null"]})
+            | {"description": "In the order of the ids; null for a document that is not there."},
         }
     ),
 }

@@ -25,6 +25,8 @@ def headers() -> dict[str, str]:
         "script-src": _hashes("script"),
         "style-src": _hashes("style"),
         "connect-src": "'self'",
+        # Its icon, which is in it too.
+        "img-src": "data:",
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",

@@ -15,6 +15,7 @@ from jv5kit.backends import Output
 from jv5kit.errors import InputError
 from jv5kit.search_modes import in_mode, modes_of
 from jv5kit.server.batching import Batcher, Work
+from jv5kit.server.corpus_map import CorpusMap
 from jv5kit.server.errors import ApiError, bad_request, shown
 from jv5kit.server.limits import Admission, Limits
 from jv5kit.server.metrics import Metrics
@@ -73,6 +74,7 @@ class Service:
         self._batcher = Batcher(encoder.backend, self.limits, self.metrics.batch)
         self._preparing = ThreadPoolExecutor(THREADS, "jv5kit-preparing")
         self._searching = ThreadPoolExecutor(THREADS, "jv5kit-searching")
+        self._map = None if index is None else CorpusMap(index)
         watch = self.metrics.watch
         watch("jv5kit_queue_tokens", "Tokens that wait to be encoded.", lambda: self._batcher.waiting_tokens)
         watch("jv5kit_queue_requests", "Requests that wait to be encoded.", lambda: self._batcher.waiting_requests)
@@ -83,6 +85,8 @@ class Service:
         self._batcher.close()
         self._preparing.shutdown()
         self._searching.shutdown()
+        if self._map is not None:
+            self._map.close()
 
     async def embeddings(self, body: bytes, deadline: float) -> bytes:
         """Answer a request for embeddings.
@@ -237,9 +241,20 @@ class Service:
             "adapters": sorted(checkpoint.adapters),
         }
 
+    @property
+    def map(self) -> CorpusMap:
+        """The map of the index.
+
+        Raises:
+            ApiError: there is no index.
+        """
+        if self._map is None:
+            raise _no_index()
+        return self._map
+
     def _index(self) -> Index:
         if self.index is None:
-            raise ApiError(404, "this server has no index; start it with --index DIR", code="no_index")
+            raise _no_index()
         return self.index
 
     def _check_model(self, fingerprint: str | None) -> None:
@@ -249,6 +264,10 @@ class Service:
                 f"the index was replaced by one of another model than {self.model!r}; start the server anew",
                 code="index_replaced",
             )
+
+
+def _no_index() -> ApiError:
+    return ApiError(404, "this server has no index; start it with --index DIR", code="no_index")
 
 
 def to_json(value: Any) -> bytes:
