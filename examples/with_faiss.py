@@ -5,8 +5,8 @@
 
 It prints::
 
-    FAISS:  swift at distance 85
-    jv5kit: swift, 1 - 2 * 85 / 256 = 0.34
+    FAISS:  swift at distance 91
+    jv5kit: swift, 1 - 2 * 91 / 256 = 0.29
     of an IndexBinaryFlat, since 2021: tern
 """
 

@@ -5,7 +5,7 @@
 
 It prints::
 
-    swift    0.49  Swifts sleep, eat and drink on the wing.
+    swift    0.52  Swifts sleep, eat and drink on the wing.
     since 2021: emperor, tern
     by words: adler
     opened again, 3 documents: tern

@@ -5,7 +5,7 @@
 
 It prints::
 
-    swift    0.40  Swifts sleep, eat and drink on the wing.
+    swift    0.41  Swifts sleep, eat and drink on the wing.
     since 2021: emperor, tern
     by words: adler
     opened again, 3 nodes

@@ -154,7 +154,9 @@ def records(
 def main(
     work: Annotated[Path, typer.Argument(help="the folder that train/run.sh worked in")],
     sets: Annotated[Path, typer.Argument(help="a folder with evaluation sets")],
-    claims: Annotated[list[str] | None, typer.Argument(help="which claims (default: all)")] = None,
+    claims: Annotated[
+        list[str] | None, typer.Argument(help="which claims, or runs as CLAIM/VARIANT (default: all)")
+    ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="that each run takes, at least")] = 1_000_000,
     names: Annotated[str, typer.Option(help="evaluation sets, with commas between them")] = (
         "cranfield,scitldr,msmarco_dl_5k,stsb_multi/en,clu_biomedical,amazon_counterfactual/EN"
@@ -165,11 +167,12 @@ def main(
     """Try the paper's claims, each run at an equal budget."""
     every = list(trials())
     known = [*dict.fromkeys(trial.claim for trial in every), LONG]
-    wrong = [claim for claim in claims or () if claim not in known]
+    asked = claims or known
+    wanted = [trial for trial in every if any(f"{trial.key}/".startswith(f"{one}/") for one in asked)]
+    wrong = [one for one in asked if one != LONG and not any(f"{trial.key}/".startswith(f"{one}/") for trial in every)]
     if wrong:
         raise typer.BadParameter(f"{wrong[0]} is no claim; there are {', '.join(known)}")
-    wanted = [trial for trial in every if not claims or trial.claim in claims]
-    rows = [trial.rows for trial in wanted if trial.phase] + (["spans", "pairs"] if LONG in (claims or known) else [])
+    rows = [trial.rows for trial in wanted if trial.phase] + (["spans", "pairs"] if LONG in asked else [])
     needed = [work / "texts" / f"{one}.jsonl" for one in dict.fromkeys(rows)]
     if any(trial.start == "stage 1" for trial in wanted):
         needed.append(work / "run" / "student")
@@ -194,7 +197,7 @@ def main(
             if trial.key not in done:
                 for record in records(trial, work, tokens, chosen, keep=keep):
                     add(record)
-        if LONG in (claims or known) and not any(key.startswith(f"{LONG}/") for key in done):
+        if LONG in asked and not any(key.startswith(f"{LONG}/") for key in done):
             for record in long_context(work, tokens, keep=keep):
                 add(record)
     except (Jv5kitError, OSError) as error:
