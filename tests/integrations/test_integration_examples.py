@@ -14,6 +14,7 @@ import pytest
 from command import environment
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("with_*.py"))
+DECIMAL = re.compile(r"-?\d+\.\d+")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
