@@ -74,8 +74,14 @@ ALONE = "stage 1 alone"
 _PLAIN: dict[str, Any] = {"student": {"turn": False}, "teacher": {"rotate": False}}
 """Targets as the teacher gives them, so that nothing but what is compared differs."""
 
-_CONTRASTIVE: dict[str, Any] = {"ranking": 0.0, "ranking_sign": 0.0, "sign": 0.0}
-"""The paper's losses alone, whatever the recipe has beside them."""
+_CONTRASTIVE: dict[str, Any] = {
+    "batch": 64,
+    "learning_rate": 1e-4,
+    "ranking": 0.0,
+    "ranking_sign": 0.0,
+    "sign": 0.0,
+}
+"""The paper's losses alone, and the same steps for all, whatever the recipe has."""
 
 
 def trials() -> Iterator[Trial]:
