@@ -13,7 +13,7 @@ from models import TEXTS
 from references import assert_same_direction, cosines, embed, pooled, sentence_transformer, token_states
 from safetensors.numpy import load_file, save_file
 
-from jv5kit import Encoder
+from jv5kit import Encoder, _native
 from jv5kit.backends import BackendName, DType, load_backend
 from jv5kit.errors import ModelNotFoundError
 from jv5kit.pretrained import Pooling, load_checkpoint
@@ -53,8 +53,10 @@ def test_every_layout_in_bfloat16_is_near(layout: tuple[Path, Any], backend: Bac
     assert ours.backend.dtype == "bfloat16"
     embeddings = ours.encode(TEXTS)
     found = cosines(embeddings, theirs.encode(TEXTS, normalize_embeddings=True))
-    # Torch rounds queries, keys and values too.
+    # Torch rounds queries, keys and values too; instructions for bfloat16 round what they multiply on both sides.
     least, least_mean = (0.999, 0.9999) if backend == "native" else (0.998, 0.9995)
+    if backend == "native" and _native.simd_tier()[0] in ("avx512bf16", "amx"):
+        least, least_mean = 0.997, 0.9995
     assert found.min() >= least, found
     assert found.mean() >= least_mean, found
     assert not np.array_equal(

@@ -109,7 +109,7 @@ def test_the_check_passes_what_peft_computes_and_nothing_else(tmp_path: Path, mo
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         check(encoder, SMALL)
     # Another task's adapter would not pass for it.
-    monkeypatch.setattr(encoder, "_adapter", lambda _: "clustering")
+    monkeypatch.setattr(encoder, "adapter", lambda _: "clustering")
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         check(encoder, Published(cosines, released.DIM, released.CONTEXT))
 

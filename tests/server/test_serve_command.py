@@ -77,8 +77,8 @@ def test_an_index_brings_its_model(built: Path) -> None:
 
 def test_sigterm_drains(tiny_model: Path) -> None:
     """What was accepted is answered, nothing more is accepted, and the exit status is 0."""
-    texts = ["the penguin swims in the cold sea " * 12] * 300
-    with serving("-m", tiny_model, "--batch-tokens", "512", "--queue-tokens", "1000000") as server:
+    texts = ["the penguin swims in the cold sea " * 12] * 1500
+    with serving("-m", tiny_model, "--batch-tokens", "128", "--queue-tokens", "1000000") as server:
         answers: list[int] = []
 
         def client() -> None:

@@ -38,7 +38,8 @@ def scores(output: Path) -> list[tuple[str, int, dict[str, float]]]:
 
 
 def has_learned(untrained: dict[str, float], trained: dict[str, float]) -> bool:
-    return trained[STS] - untrained[STS] >= 0.10 and trained[RETRIEVAL] - untrained[RETRIEVAL] >= 0.05
+    # Training gives .5 and .4. Targets of other texts still tell what all targets have in common: up to .17 and .06.
+    return trained[STS] - untrained[STS] >= 0.25 and trained[RETRIEVAL] - untrained[RETRIEVAL] >= 0.15
 
 
 def test_both_stages_make_a_better_student(tmp_path: Path, inside: Any) -> None:
