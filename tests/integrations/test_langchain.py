@@ -1,4 +1,4 @@
-"""LangChain: its own tests of embeddings and of vector stores, and what they do not ask."""
+"""LangChain's embeddings and vector store: what its own tests (test_langchain_suites.py) do not ask."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.indexing import InMemoryRecordManager
 from langchain_core.indexing import index as index_documents
 from langchain_core.vectorstores.utils import maximal_marginal_relevance as theirs
-from langchain_tests.integration_tests import EmbeddingsIntegrationTests, VectorStoreIntegrationTests
-from langchain_tests.unit_tests import EmbeddingsUnitTests
 
 from jv5kit import Encoder, Index, search, truncate_embeddings
 from jv5kit.contents import embeddings as stored_embeddings
@@ -39,39 +37,6 @@ BIRDS = [
 
 STORE: Any = Jv5kitVectorStore
 """Takes what no type checker would let pass."""
-
-
-# mypy sees the library as Any, see pyproject.toml: hence the ignored bases.
-class TestEmbeddings(EmbeddingsIntegrationTests):  # type: ignore[misc]
-    @property
-    def embeddings_class(self) -> type[Jv5kitEmbeddings]:
-        return Jv5kitEmbeddings
-
-    @property
-    def embedding_model_params(self) -> dict[str, Any]:
-        return {"model": "pico", "truncate_dim": 64}
-
-
-class TestMadeEmbeddings(EmbeddingsUnitTests):  # type: ignore[misc]
-    @property
-    def embeddings_class(self) -> type[Jv5kitEmbeddings]:
-        return Jv5kitEmbeddings
-
-
-class TestStoreOfGivenEmbeddings(VectorStoreIntegrationTests):  # type: ignore[misc]
-    @pytest.fixture(params=[{}, {"precision": "int8"}, {"precision": "float32", "hnsw": True}, {"rescore": "codes"}])
-    def vectorstore(self, request: pytest.FixtureRequest, tmp_path: Path) -> Jv5kitVectorStore:
-        return Jv5kitVectorStore(self.get_embeddings(), tmp_path / "store.jv5", dim=128, **request.param)
-
-    @staticmethod
-    def get_embeddings() -> Any:
-        return DeterministicFakeEmbedding(size=130)
-
-
-class TestStoreOfOurModel(VectorStoreIntegrationTests):  # type: ignore[misc]
-    @pytest.fixture
-    def vectorstore(self) -> Jv5kitVectorStore:
-        return Jv5kitVectorStore()
 
 
 @pytest.fixture
@@ -266,7 +231,7 @@ def test_langchain_keeps_a_store_in_step_with_its_documents(birds: Jv5kitVectorS
 def test_batches_are_embedded_and_committed_one_after_another() -> None:
     sizes = []
 
-    class Counting(DeterministicFakeEmbedding):  # type: ignore[misc]
+    class Counting(DeterministicFakeEmbedding):  # type: ignore[misc]  # The base is Any to mypy.
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
             sizes.append((len(texts), len(store.index) if store.get_by_ids(["0"]) else 0))
             return list(super().embed_documents(texts))

@@ -158,7 +158,7 @@ def long_context(work: Path, tokens: int, *, keep: bool) -> Iterator[dict[str, A
     settings = settings_of(work, model, rows, teacher, tokens)
     run = output / "run"
     for number, phase in enumerate(("distill", "long")):
-        Run(settings, run, stages=[phase], resume=number > 0).train()  # type: ignore[list-item] # names of stages.
+        Run(settings, run, stages=[phase], resume=number > 0).train()  # type: ignore[list-item]  # The loop makes plain strings of stages.
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         steps = [line for line in lines if "tokens" in line]
         trained = GENERAL if phase == "distill" else TRAINING

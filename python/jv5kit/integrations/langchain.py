@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jv5kit.types import Hit
 
 
-class Jv5kitEmbeddings(Embeddings):  # type: ignore[misc]
+class Jv5kitEmbeddings(Embeddings):  # type: ignore[misc]  # The base is Any to mypy.
     """A model of ours as LangChain's embeddings: unit length, queries and documents with the model's prompts.
 
     Args:
@@ -77,7 +77,7 @@ class Jv5kitEmbeddings(Embeddings):  # type: ignore[misc]
         return list(map(float, embedding))
 
 
-class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]
+class Jv5kitVectorStore(VectorStore):  # type: ignore[misc]  # The base is Any to mypy.
     """An index as LangChain's vector store.
 
     An index that is at the path is opened, whoever built it; else the first documents that are added make it. They are

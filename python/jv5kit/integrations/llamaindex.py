@@ -57,7 +57,7 @@ _NODE_ID = "_node_id"
 """The field by which a query is restricted to some nodes."""
 
 
-class Jv5kitEmbedding(BaseEmbedding):  # type: ignore[misc]
+class Jv5kitEmbedding(BaseEmbedding):  # type: ignore[misc]  # The base is Any to mypy.
     """A model of ours as LlamaIndex's: unit length, queries and texts with the model's prompts.
 
     Args:
@@ -116,7 +116,7 @@ class Jv5kitEmbedding(BaseEmbedding):  # type: ignore[misc]
         return await asyncio.to_thread(self._get_text_embeddings, texts)
 
 
-class Jv5kitVectorStore(BasePydanticVectorStore):  # type: ignore[misc]
+class Jv5kitVectorStore(BasePydanticVectorStore):  # type: ignore[misc]  # The base is Any to mypy.
     """An index as LlamaIndex's vector store.
 
     An index that is at the path is opened, whoever built it; else the first nodes that are added make it. They are on
