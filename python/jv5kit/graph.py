@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jv5kit.errors import IndexDamagedError
+from jv5kit.errors import IndexDamagedError, InputError
 from jv5kit.scan import Rows, Stage, best, scan
-from jv5kit.storage.graphs import Graph, new_graph
+from jv5kit.storage.graphs import Graph, hnswlib, new_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jv5kit.storage.segments import Segment
     from jv5kit.storage.snapshot import Snapshot
     from jv5kit.storage.writer import Writer
+    from jv5kit.types import Precision
 
 NEIGHBORS = 16
 """Links of a row in the graph (M)."""
@@ -43,6 +44,18 @@ GROWTH = 0.1
 
 NARROW = 0.1
 """A filter that keeps less than this part of the rows is answered exactly."""
+
+
+def check_graph(precision: Precision) -> None:
+    """Refuse a graph where none can be grown, before anything else is done.
+
+    Raises:
+        InputError: the index has no rows that a graph could hold.
+        MissingExtraError: hnswlib is not installed.
+    """
+    if precision != "float32":
+        raise InputError(f"hnsw goes with precision 'float32', whose rows its graph holds, not with {precision!r}")
+    hnswlib()
 
 
 def grow(writer: Writer, *, anew: bool = False) -> None:
