@@ -12,7 +12,7 @@ import numpy as np
 from jv5kit.documents import metadata_json
 from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings
 from jv5kit.encoder import one_warning
-from jv5kit.errors import DuplicateError, InputError, Jv5kitError
+from jv5kit.errors import DocumentError, DuplicateError, InputError, Jv5kitError
 from jv5kit.index_settings import check_fits
 from jv5kit.passages import Splitter
 from jv5kit.progress import ProgressBar
@@ -86,6 +86,10 @@ class IndexWriter(Protocol):
     @property
     def settings(self) -> Settings:
         """Of the index."""
+
+    @property
+    def max_id_bytes(self) -> int | None:
+        """Bytes of the longest id that it keeps; None where any will do."""
 
     @property
     def rotation(self) -> Rotation | None:
@@ -322,7 +326,11 @@ class _Run:
         if given is not None:
             same -= self._changed(given, {i: known[documents[i].id][0][0] for i in same})
         new: dict[str, int] = {}
+        longest = self._writer.max_id_bytes
         for position, document in enumerate(documents):
+            if longest is not None and len(document.id.encode()) > longest:
+                self._refuse(DocumentError(f"{_where(document)}: 'id' is longer than {longest:,} bytes, the most here"))
+                continue
             row = known[document.id][0][0] if document.id in known else -1
             if self._upsert:
                 new.pop(document.id, None)
@@ -331,9 +339,9 @@ class _Run:
                 else:
                     new[document.id] = position
             elif document.id in new or (row >= 0 and self._writer.added(row)):
-                self._refuse(document, "by an earlier document")
+                self._refuse_taken(document, "by an earlier document")
             elif row >= 0 and position not in same:
-                self._refuse(document, "by other content in the index")
+                self._refuse_taken(document, "by other content in the index")
             elif row >= 0:
                 self.identical += 1
             else:
@@ -349,9 +357,10 @@ class _Run:
         same = self._writer.same_rows(stored, self.tensors(given[positions]))
         return {position for position, equal in zip(positions, same.tolist(), strict=True) if not equal}
 
-    def _refuse(self, document: Document, by: str) -> None:
-        where = document.origin or f"document {document.id!r}"
-        error = DuplicateError(f"{where}: the id {document.id!r} is taken {by}")
+    def _refuse_taken(self, document: Document, by: str) -> None:
+        self._refuse(DuplicateError(f"{_where(document)}: the id {document.id!r} is taken {by}"))
+
+    def _refuse(self, error: InputError) -> None:
         if self._skip is None:
             raise error
         self._skip(error)
@@ -364,6 +373,10 @@ def _sample(embeddings: Rows) -> NDArray[np.float32]:
     each = min(ROTATION_SAMPLE, count) // max(1, slices)
     starts = np.linspace(0, count - each, slices).astype(int).tolist()
     return np.concatenate([as_rows(embeddings[start : start + each]) for start in starts])
+
+
+def _where(document: Document) -> str:
+    return document.origin or f"document {document.id!r:.80}"
 
 
 def _same(document: Document, stored: Document) -> bool:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jv5kit.scan import Found
-    from jv5kit.storage.segments import Segment
+    from jv5kit.scan import Found, Part
     from jv5kit.storage.snapshot import Snapshot
     from jv5kit.storage.writer import Writer
     from jv5kit.types import Precision
@@ -150,11 +149,11 @@ def _beside(rows: Rows, end: int) -> Rows | None:
     return replace(rows, segments=segments, masks=masks)
 
 
-def _later(segment: Segment, mask: NDArray[np.uint8] | None, end: int) -> NDArray[np.uint8]:
+def _later(segment: Part, mask: NDArray[np.uint8] | None, end: int) -> NDArray[np.uint8]:
     """The mask without the documents below ``end``."""
     later = np.packbits(segment.numbers(np.arange(segment.rows)) >= end, bitorder="little")
     return later if mask is None else later & mask
 
 
-def _parts(rows: Rows) -> Sequence[tuple[Segment, Any]]:
+def _parts(rows: Rows) -> Sequence[tuple[Part, Any]]:
     return list(zip(rows.segments, rows.masks, strict=True))

@@ -39,7 +39,7 @@ class IndexReader:
     def __init__(self, path: Path, catalog: Catalog) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._model = IndexModel(path)
+        self._model = IndexModel(str(path))
         self._snapshot = open_snapshot(path, catalog)
 
     @classmethod

@@ -44,6 +44,8 @@ class Writer:
     A new index exists from its first commit on: the same transaction takes away an index that it replaces.
     """
 
+    max_id_bytes = None
+
     def __init__(self, folder: Path, lock: WriteLock) -> None:
         self.folder = folder
         self.state: State

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from jv5kit.storage.state import Settings
     from jv5kit.types import Document, Precision, Rescore, SearchMode
 
-_CLASSES: dict[str, tuple[str, str]] = {}
+_CLASSES: dict[str, tuple[str, str]] = {
+    "postgresql": ("jv5kit.stores.postgres", "PostgresIndex"),
+    "postgres": ("jv5kit.stores.postgres", "PostgresIndex"),
+}
 """By the scheme of a URL, the module and the name of the class."""
 
 _URL = re.compile(r"([a-z][a-z0-9+.\-]*)://", re.IGNORECASE)
