@@ -157,7 +157,7 @@ class Tables:
             connection.execute(
                 self.text(
                     "ALTER TABLE {documents} ADD words tsvector GENERATED ALWAYS AS ("
-                    "setweight(to_tsvector({language}::regconfig, coalesce(left(title, {size}), '')), 'A') || "
+                    "to_tsvector({language}::regconfig, coalesce(left(title, {size}), '')) || "
                     "to_tsvector({language}::regconfig, left(text, {size}))) STORED",
                     language=sql.Literal(LEXICAL),
                     size=sql.Literal(LEXICAL_CHARACTERS),
@@ -180,7 +180,9 @@ class Tables:
     def bytes_on_disk(self, connection: Connection) -> int:
         """Bytes of the tables, with their indexes."""
         names = [name.as_string(connection) for name in (self.codes, self.documents, self.fields)]
-        found = connection.execute("SELECT sum(pg_total_relation_size(t::regclass)) FROM unnest(%s::text[]) t", (names,))
+        found = connection.execute(
+            "SELECT sum(pg_total_relation_size(t::regclass)) FROM unnest(%s::text[]) t", (names,)
+        )
         return int(one(found.fetchone())[0])
 
 
