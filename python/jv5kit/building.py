@@ -62,6 +62,19 @@ class AddOptions(TypedDict, total=False):
     show_progress_bar: bool | None
 
 
+class BuildOptions(AddOptions, total=False):
+    """The options of :meth:`jv5kit.Index.build`, which explains them."""
+
+    dim: int | None
+    precision: Precision
+    rescore: Rescore | None
+    rotate: bool
+    lexical: bool
+    hnsw: bool
+    passages: int | None
+    force: bool
+
+
 def check_fits(source: Source, settings: Settings) -> None:
     """Refuse embeddings that an index does not take.
 

@@ -7,25 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 from jv5kit.errors import IndexNotFoundError
-from jv5kit.index import Index
+from jv5kit.stores import is_url, store_class
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
     from jv5kit.querying import SearchOptions, Where
+    from jv5kit.stores import Store
     from jv5kit.types import Hit
 
 
 class _Opened:
-    """The index at a path, opened by the first who asks for it."""
+    """The index of a name, opened by the first who asks for it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.index: Index | None = None
+        self.index: Store | None = None
 
 
-_open: dict[Path, _Opened] = {}
+_open: dict[Path | str, _Opened] = {}
 
 
 # A str is a Sequence[str] as well; the first signature that fits counts.
@@ -69,7 +70,8 @@ def search(
 
     Args:
         query: a text, or several.
-        index: folder of the index; by default the only one in the current folder.
+        index: folder of the index, or the URL of one that an engine keeps (see :mod:`jv5kit.stores`); by default the
+            only one in the current folder.
         top_k: hits for each query.
         filter: conditions on the metadata, as a string (``'year >= 2020 and lang in ("en", "de")'``, see
             :mod:`jv5kit.where`) or as a dict of fields and the value, or the list of values, that each must have.
@@ -85,19 +87,21 @@ def search(
     """
     opened = open_index(index)
     options: SearchOptions = {"filter": filter, "oversample": oversample, "hybrid": hybrid}
-    if isinstance(query, str):
-        return opened.search(query, top_k, **options)
-    return opened.search(list(query), top_k, **options)
+    found: list[Hit] | list[list[Hit]] = opened.search(
+        query if isinstance(query, str) else list(query), top_k, **options
+    )
+    return found
 
 
-def open_index(index: str | os.PathLike[str] | None) -> Index:
-    """The index at a path, opened once and kept, in its newest state."""
-    path = (Path(index) if index is not None else only_index()).resolve()
-    # A lock for each path: one that opens slowly keeps nobody from the others.
-    opened = _open.setdefault(path, _Opened())
+def open_index(index: str | os.PathLike[str] | None) -> Store:
+    """The index at a path or a URL, opened once and kept, in its newest state."""
+    index = only_index() if index is None else index
+    name = index if isinstance(index, str) and is_url(index) else Path(index).resolve()
+    # A lock for each name: one that opens slowly keeps nobody from the others.
+    opened = _open.setdefault(name, _Opened())
     with opened.lock:
         if opened.index is None:
-            opened.index = Index.open(path)
+            opened.index = store_class(name).open(name)
         else:
             opened.index.refresh()
         return opened.index

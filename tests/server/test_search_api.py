@@ -111,6 +111,7 @@ def test_what_the_index_holds(url: str) -> None:
         "model": "tiny",
         "lexical": True,
         "approximate": False,
+        "map": True,
         "modes": {"ubinary+int8": 76.0, "int8": 68.0, "ubinary": 8.0},
     }
     assert fields["year"]["types"] == ["number"]

@@ -124,7 +124,7 @@ def draw(records: Sequence[Record], output: Path) -> None:
         best: dict[str, tuple[float, str]] = {}
         for name, own in runs.items():
             kind = name.partition(",")[0]
-            best[kind] = max(best.get(kind, (-1.0, "")), (last(own[0]), name))
+            best[kind] = max(best.get(kind, (-1.0, "")), (score(own[0], 384) or 0.0, name))
         for _, name in best.values():
             curve = runs[name][0]["curve"]
             measured = next(one for one in curve[0] if one.endswith("nDCG@10"))

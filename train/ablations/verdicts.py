@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from claims import ADAPTERS, ALONE, LOSSES
+from claims import ADAPTERS, ALONE, AVERAGED, LOSSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -114,7 +114,7 @@ def objectives(records: Sequence[Record]) -> Iterator[Verdict]:
     best: dict[str, tuple[float, str]] = {}
     for name, runs in variants(records, "objectives").items():
         kind, rate = name.split(", ")
-        best[kind] = max(best.get(kind, (-1.0, "")), (last(runs[0]), rate))
+        best[kind] = max(best.get(kind, (-1.0, "")), (score(runs[0], 384) or 0.0, rate))
     if len(best) == 3:
         told = ", ".join(f"{kind} {value:.4f} (at {rate})" for kind, (value, rate) in best.items())
         yield (
@@ -148,9 +148,10 @@ def adapters(records: Sequence[Record]) -> Iterator[Verdict]:
             after = score(runs[0], 384, kind=kind) if runs else None
             if before is not None and after is not None:
                 yield f"the adapter helps {kind}", after > before, f"{before:.4f} to {after:.4f}"
-    averaged = variants(records, "average")
-    if len(averaged) == 2:
-        one, two = (score(averaged[name][0], 384) or 0.0 for name in ("last weights", "mean of two"))
+    plain = [run for run in variants(records, "losses").get(AVERAGED, []) if run["seed"] == 0]
+    averaged = variants(records, "average").get("mean of two")
+    if plain and averaged:
+        one, two = (score(run[0], 384) or 0.0 for run in (plain, averaged))
         yield "the mean of two checkpoints is better than the last", two > one, f"{one:.4f} to {two:.4f}"
 
 

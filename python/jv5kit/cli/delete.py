@@ -35,8 +35,8 @@ def delete(
     Their texts leave the disk with 'jv5kit compact'. Ids that the index does not have are passed over and counted.
     """
     from jv5kit.errors import InputError
-    from jv5kit.index import Index
     from jv5kit.retrieval import only_index
+    from jv5kit.stores import store_class
 
     by_id = bool(ids) or ids_file is not None
     if by_id == (where is not None):
@@ -51,17 +51,17 @@ def delete(
     wanted = [*(ids or ()), *(_read_ids(ids_file) if ids_file is not None else ())]
     path = index or only_index()
     missing: list[str] = []
-    with Index.open(path) as opened:
+    with store_class(path).open(path) as opened:
         deleted = opened.delete(wanted if condition is None else None, filter=condition, on_missing=missing.append)
         left = len(opened)
     for identifier in missing[:_NAMED]:
-        print(f"jv5kit: {path} has no document {identifier!r}", file=sys.stderr)
+        print(f"jv5kit: {opened.name} has no document {identifier!r}", file=sys.stderr)
     if len(missing) > _NAMED:
         print(f"jv5kit: nor {len(missing) - _NAMED:,} more of the ids", file=sys.stderr)
     if json:
-        print_json({"index": str(path), "deleted": deleted, "missing": len(missing), "documents": left})
+        print_json({"index": opened.name, "deleted": deleted, "missing": len(missing), "documents": left})
     else:
-        print(f"{path}: {deleted:,} documents deleted, {left:,} left", file=sys.stderr)
+        print(f"{opened.name}: {deleted:,} documents deleted, {left:,} left", file=sys.stderr)
 
 
 def _read_ids(path: Path) -> Iterator[str]:

@@ -32,7 +32,7 @@ def get(
         for identifier, document in zip(part, opened.get(part), strict=True):
             if document is None:
                 missing += 1
-                print(f"jv5kit: {opened.path} has no document {identifier!r}", file=sys.stderr)
+                print(f"jv5kit: {opened.name} has no document {identifier!r}", file=sys.stderr)
                 continue
             print_json(_line(document))
     if missing:

@@ -29,8 +29,8 @@ Model = Annotated[
 Dim = Annotated[int | None, typer.Option("--dim", metavar="N", help="Keep the first N dimensions (default: all).")]
 Binary = Annotated[bool, typer.Option("--binary", help="Short for --precision ubinary.")]
 InIndex = Annotated[
-    Path | None,
-    typer.Option("--index", "-i", metavar="DIR", help="An index (default: the only *.jv5 in this folder)."),
+    str | None,
+    typer.Option("--index", "-i", metavar="INDEX", help="A folder or a URL (default: the only *.jv5 in this folder)."),
 ]
 AnIndex = Annotated[
     Path | None,

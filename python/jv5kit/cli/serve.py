@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,8 @@ _PACKAGES = ("prometheus_client", "starlette", "uvicorn")
 def serve(
     model: Model = None,
     index: Annotated[
-        Path | None, typer.Option("--index", "-i", metavar="DIR", help="An index to search (default: none).")
+        str | None,
+        typer.Option("--index", "-i", metavar="INDEX", help="A folder or a URL, to search (default: none)."),
     ] = None,
     host: Annotated[str, typer.Option("--host", metavar="HOST", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", help="The port; 0 takes a free one.")] = 8000,

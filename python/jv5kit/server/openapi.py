@@ -203,6 +203,7 @@ _SCHEMAS: Schema = {
             "model": _STRING,
             "lexical": {"type": "boolean"},
             "approximate": {"type": "boolean"},
+            "map": {"type": "boolean"},
             "modes": _OBJECT | {"description": "Each with the bytes a document that it works on."},
             "fields": _OBJECT | {"description": "To filter by, each with the types of its values and examples."},
         }

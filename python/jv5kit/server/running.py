@@ -17,7 +17,6 @@ from jv5kit.server.limits import is_loopback
 from jv5kit.server.service import Service
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import FrameType
 
     from jv5kit.server.limits import Limits
@@ -38,7 +37,7 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def run(model: str | None, index: Path | None, host: str, port: int, *, key: str | None = None, limits: Limits) -> None:
+def run(model: str | None, index: str | None, host: str, port: int, *, key: str | None = None, limits: Limits) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish what was taken on.
 
     Args:
@@ -69,7 +68,7 @@ def run(model: str | None, index: Path | None, host: str, port: int, *, key: str
             timeout_graceful_shutdown=int(limits.deadline) + GRACE,
             lifespan="on",
         )
-        searched = "" if service.index is None else f", index {index}: {len(service.index):,} documents"
+        searched = "" if service.index is None else f", index {service.index.name}: {len(service.index):,} documents"
         shown = f"[{host}]" if ":" in host else host
         print(
             f"serving {service.model} at http://{shown}:{listening.getsockname()[1]}{searched}",
@@ -79,7 +78,7 @@ def run(model: str | None, index: Path | None, host: str, port: int, *, key: str
         _Server(config, service).run([listening])
 
 
-def load(model: str | None, index: Path | None, limits: Limits) -> Service:
+def load(model: str | None, index: str | None, limits: Limits) -> Service:
     """Load the model and open the index.
 
     Raises:

@@ -13,6 +13,7 @@ import numpy as np
 
 from jv5kit.backends import Output
 from jv5kit.errors import InputError
+from jv5kit.index import Index
 from jv5kit.search_modes import in_mode, modes_of
 from jv5kit.server.batching import Batcher, Work
 from jv5kit.server.corpus_map import CorpusMap
@@ -26,7 +27,7 @@ from jv5kit.where import parse_filter
 if TYPE_CHECKING:
     from jv5kit.encoder import Encoder
     from jv5kit.filters import Filter
-    from jv5kit.index import Index
+    from jv5kit.stores import Store
     from jv5kit.types import SearchMode
 
 THREADS = 4
@@ -60,7 +61,7 @@ class Service:
         metrics: of all of it.
     """
 
-    def __init__(self, encoder: Encoder, index: Index | None = None, limits: Limits | None = None) -> None:
+    def __init__(self, encoder: Encoder, index: Store | None = None, limits: Limits | None = None) -> None:
         self.encoder = encoder
         self.index = index
         self.limits = limits or Limits()
@@ -74,7 +75,8 @@ class Service:
         self._batcher = Batcher(encoder.backend, self.limits, self.metrics.batch)
         self._preparing = ThreadPoolExecutor(THREADS, "jv5kit-preparing")
         self._searching = ThreadPoolExecutor(THREADS, "jv5kit-searching")
-        self._map = None if index is None else CorpusMap(index)
+        # What engines keep is not read as a whole.
+        self._map = CorpusMap(index) if isinstance(index, Index) else None
         watch = self.metrics.watch
         watch("jv5kit_queue_tokens", "Tokens that wait to be encoded.", lambda: self._batcher.waiting_tokens)
         watch("jv5kit_queue_requests", "Requests that wait to be encoded.", lambda: self._batcher.waiting_requests)
@@ -221,6 +223,7 @@ class Service:
                     "model": self.model,
                     "lexical": settings.lexical,
                     "approximate": settings.hnsw,
+                    "map": self._map is not None,
                     "modes": {mode: _mode(index, mode)[1] for mode in modes_of(settings)},
                     "fields": _fields(index),
                 }
@@ -246,13 +249,15 @@ class Service:
         """The map of the index.
 
         Raises:
-            ApiError: there is no index.
+            ApiError: there is no index, or none that has a map.
         """
-        if self._map is None:
+        if self.index is None:
             raise _no_index()
+        if self._map is None:
+            raise ApiError(404, f"there is no map of {self.index.name}: only of an index in a folder", code="no_map")
         return self._map
 
-    def _index(self) -> Index:
+    def _index(self) -> Store:
         if self.index is None:
             raise _no_index()
         return self.index
@@ -275,7 +280,7 @@ def to_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _mode(index: Index, mode: SearchMode | None) -> tuple[SearchMode, float]:
+def _mode(index: Store, mode: SearchMode | None) -> tuple[SearchMode, float]:
     """A mode, by default the index's own, and the bytes a document that it works on."""
     known = modes_of(index.settings)
     name = next(iter(known)) if mode is None else mode
@@ -283,7 +288,7 @@ def _mode(index: Index, mode: SearchMode | None) -> tuple[SearchMode, float]:
     return name, round(known[name] * index.row_count / max(1, len(index)), 1)
 
 
-def _fields(index: Index) -> dict[str, dict[str, Any]]:
+def _fields(index: Store) -> dict[str, dict[str, Any]]:
     """The fields to filter by: the types of their values, and values that some documents have."""
     fields = index.fields
     # Any direction will do to get at some documents, each with its metadata.
