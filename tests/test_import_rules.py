@@ -28,6 +28,7 @@ LAYERS = [
     {"sources", "index_model", "passages"},
     {"building", "index_reader"},
     {"index"},
+    {"sharding"},
     {"contents", "stores"},
     {"retrieval"},
     {"server"},
@@ -50,6 +51,7 @@ EXTRAS: dict[str, set[str]] = {
     "llama_index": set(),
     "matplotlib": {"plots.py"},
     "mteb": {"mteb_adapter.py"},
+    "ray": set(),
     "sentence_transformers": set(),
     "sklearn": {"classification.py", "clustering.py"},
 }

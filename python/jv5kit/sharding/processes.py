@@ -7,14 +7,13 @@ import pickle
 import signal
 import threading
 import traceback
-from collections import Counter, deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jv5kit.errors import Jv5kitError
-from jv5kit.sharding.engines import ATTEMPTS, died
+from jv5kit.sharding.engines import DiedError, share_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -35,30 +34,9 @@ class Processes:
 
     def run(self, load: Callable[[], Callable[[T], R]], pieces: Sequence[T]) -> Generator[R]:
         """See :class:`~jv5kit.sharding.engines.Engine`."""
-        waiting, begun = deque(pieces), Counter[T]()
-        idle: list[_Process] = []
-        working: dict[Any, _Process] = {}
-        try:
-            while waiting or working:
-                while waiting and len(working) < self.workers:
-                    process = idle.pop() if idle else _Process(load, threads_of(1, self.workers))
-                    begun[waiting[0]] += 1
-                    process.begin(waiting.popleft())
-                    working[process.connection] = process
-                for ready in connection.wait(list(working)):
-                    process = working.pop(ready)
-                    try:
-                        result = process.result()
-                    except (EOFError, ConnectionError):
-                        if begun[process.piece] == ATTEMPTS:
-                            raise died(process.piece, process.end()) from None
-                        waiting.appendleft(process.piece)
-                        continue
-                    idle.append(process)
-                    yield result
-        finally:
-            for process in (*idle, *working.values()):
-                process.kill()
+        # Unpickled there when the threads are limited: that loads NumPy.
+        pickled, threads = pickle.dumps(load), threads_of(1, self.workers)
+        return share_out(pieces, self.workers, lambda: _Process(pickled, threads), connection.wait)
 
 
 def threads_of(share: int, shares: int) -> int:
@@ -75,43 +53,40 @@ def limit_threads(threads: int) -> None:
 
 
 class _Process:
-    """A process that does one piece at a time."""
+    """A process that does one piece at a time; see :class:`~jv5kit.sharding.engines.Worker`."""
 
-    piece: Any
-
-    def __init__(self, load: Callable[[], Callable[[Any], Any]], threads: int) -> None:
+    def __init__(self, load: bytes, threads: int) -> None:
         context = get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        # Unpickled there when the threads are limited: that loads NumPy.
-        self._process = context.Process(target=_work, args=(theirs, pickle.dumps(load), threads), daemon=True)
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, load, threads), daemon=True)
         with _deaf_to_interrupts():
             self._process.start()
         theirs.close()
 
-    def begin(self, piece: Any) -> None:
+    def begin(self, piece: Any) -> Connection:
         """Give it a piece."""
-        self.piece = piece
         # That it has died is noticed where its result is read.
         with suppress(ConnectionError):
-            self.connection.send(piece)
+            self._connection.send(piece)
+        return self._connection
 
     def result(self) -> Any:
-        """The result of the piece; raises the error that it ended in, or EOFError or ConnectionError if it died."""
-        result = self.connection.recv()
+        """The result of the piece."""
+        try:
+            result = self._connection.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            code = self._process.exitcode or 0
+            raise DiedError(f"by signal {-code}" if code < 0 else f"with exit status {code}") from None
         if isinstance(result, BaseException):
             raise result
         return result
 
-    def end(self) -> str:
-        """How it died."""
-        self._process.join()
-        code = self._process.exitcode or 0
-        return f"by signal {-code}" if code < 0 else f"with exit status {code}"
-
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """End it."""
         self._process.kill()
         self._process.join()
+        self._connection.close()
 
 
 @contextmanager
@@ -127,7 +102,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(pieces: Connection, pickled: bytes, threads: int) -> None:
+def _work(pieces: Connection, load: bytes, threads: int) -> None:
     """Do pieces until there are no more, or the process that gives them has ended."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(threads)
@@ -136,7 +111,7 @@ def _work(pieces: Connection, pickled: bytes, threads: int) -> None:
         while True:
             piece = pieces.recv()
             try:
-                call = call or pickle.loads(pickled)()
+                call = call or pickle.loads(load)()
                 answer = call(piece)
             except Exception as error:
                 if not isinstance(error, Jv5kitError):

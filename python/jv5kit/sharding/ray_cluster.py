@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jv5kit.errors import InputError, Jv5kitError, MissingExtraError
-from jv5kit.sharding.engines import ATTEMPTS, died
+from jv5kit.logs import logger
+from jv5kit.sharding.engines import DiedError, share_out
 from jv5kit.sharding.processes import limit_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -76,10 +77,17 @@ def connect(ray: Any, address: str) -> None:
         if endpoint is not None:
             # Ray itself would try for a minute.
             socket.create_connection((endpoint[1], int(endpoint[2])), CONNECT_SECONDS).close()
+        # Ray says on standard output, which is for data, that a worker died.
+        vars(importlib.import_module("ray._private.worker"))["print_to_stdstream"] = _log
         ray.init(address=wanted, logging_level="error", log_to_driver=False)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         start = "start one with 'ray start --head' and name its address, or take --ray local"
         raise Jv5kitError(f"there is no Ray cluster at {wanted}: {str(error).splitlines()[0]}; {start}") from None
+
+
+def _log(data: Mapping[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001  # as Ray calls it
+    for line in data["lines"]:
+        logger.debug("Ray: %s", line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,27 +105,44 @@ class RayWorkers:
                 raise Jv5kitError(f"the Ray cluster at {self.address} has no processor to work with: add a machine")
             machines = sum(node["Alive"] and bool(node["Resources"].get("CPU")) for node in ray.nodes())
             workers = self.workers or machines
-            # Ray does a piece again, on another machine if need be, whose actor has died.
-            actor = ray.remote(max_restarts=-1, max_task_retries=ATTEMPTS - 1, scheduling_strategy="SPREAD")(_Actor)
+            actor = ray.remote(scheduling_strategy="SPREAD")(_Actor)
             threads = max(1, processors // workers)
-            actors = [actor.remote(load, threads) for _ in range(min(workers, len(pieces)))]
-            waiting = iter(pieces)
-            working = {actor.work.remote(piece): (actor, piece) for actor, piece in zip(actors, waiting, strict=False)}
-            while working:
-                (ready, *_), _ = ray.wait(list(working), num_returns=1)
-                actor, piece = working.pop(ready)
-                try:
-                    result = ray.get(ready)
-                except ray.exceptions.RayTaskError:
-                    raise
-                except ray.exceptions.RayError as error:
-                    raise died(piece, str(error).splitlines()[0]) from None
-                if isinstance(result, BaseException):
-                    raise result
-                for following in waiting:
-                    working[actor.work.remote(following)] = actor, following
-                    break
-                yield result
+            yield from share_out(
+                pieces,
+                workers,
+                lambda: _RayWorker(ray, actor.remote(load, threads)),
+                lambda references: ray.wait(references)[0],
+            )
+
+
+class _RayWorker:
+    """An actor that does one piece at a time; see :class:`~jv5kit.sharding.engines.Worker`."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray = ray
+        self._actor = actor
+        self._reference: Any = None
+
+    def begin(self, piece: Any) -> Any:
+        """Give it a piece."""
+        self._reference = self._actor.work.remote(piece)
+        return self._reference
+
+    def result(self) -> Any:
+        """The result of the piece."""
+        try:
+            result = self._ray.get(self._reference)
+        except self._ray.exceptions.RayTaskError:
+            raise
+        except self._ray.exceptions.RayError as error:
+            raise DiedError(f"with {type(error).__name__}") from None
+        if isinstance(result, Jv5kitError):
+            raise result
+        return result
+
+    def kill(self) -> None:
+        """End it."""
+        self._ray.kill(self._actor)
 
 
 class _Actor:
