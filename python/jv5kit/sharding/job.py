@@ -92,6 +92,10 @@ class EncodeJob:
         """The file of a shard, which is done when it is there."""
         return self.folder / f"embeddings-{shard.name}.npy"
 
+    def ids(self, shard: Shard) -> Path:
+        """The file of its ids."""
+        return self.folder / f"ids-{shard.name}.jsonl"
+
     def manifest(self) -> dict[str, Any]:
         """What the manifest says."""
         made_of = {"shards": len(self.cut.ranges), "bytes": self.cut.size, "checksum": self.cut.checksum}
@@ -115,7 +119,11 @@ class EncodeJob:
             with disk_errors(self.folder):
                 self._begin(force=force)
             paths = {shard: self.embeddings(shard) for shard in self.shards}
-            yield [Done(shard, len(EmbeddingsFile(path))) for shard, path in paths.items() if path.exists()]
+            yield [
+                Done(one, len(EmbeddingsFile(path)))
+                for one, path in paths.items()
+                if path.exists() and self.ids(one).exists()
+            ]
         finally:
             # The folder has the same files, whatever happened on the way.
             self._sweep(".*.tmp", "lock")
@@ -153,7 +161,7 @@ class EncodeJob:
                 shard.range.start,
                 shard.range.end,
                 self.embeddings(shard),
-                self.folder / f"ids-{shard.name}.jsonl",
+                self.ids(shard),
                 self.encoding,
                 encoder,
                 first_line=shard.range.first_line,
