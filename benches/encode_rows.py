@@ -50,6 +50,7 @@ TIERS = {
     "amx": Tier(default=7.0, others=1.5, two_threads=6.0, large=6.0),
     "avx512bf16": Tier(default=1.7),
     "avx512": Tier(default=1.7),
+    "avx512vnni": Tier(default=1.7),
     "avx2": Tier(default=1.7),
 }
 

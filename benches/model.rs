@@ -65,7 +65,7 @@ fn peak(tier: &Tier) -> Option<f64> {
             (TURNS * 12 * 16) as f64 / start.elapsed().as_secs_f64()
         })),
         #[cfg(target_arch = "x86_64")]
-        "avx512" => Some(best(&|| {
+        "avx512vnni" | "avx512" => Some(best(&|| {
             use std::arch::x86_64::*;
             #[target_feature(enable = "avx512f")]
             fn sums(turns: usize) -> [__m512; 12] {

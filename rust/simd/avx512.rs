@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Tier, vnni};
+use super::{Tier, avx512vnni, vnni};
 use crate::hamming::{self, Lanes, PREFETCH_BYTES, Tile, code_words};
 use crate::model::simd::avx512 as model;
 use crate::parts::TileRows;
@@ -17,12 +17,7 @@ const GATHER_AHEAD: usize = 64;
 pub(super) static TIER: Tier = Tier {
     name: "avx512",
     needs: "AVX-512 F, BW, VNNI and VPOPCNTDQ",
-    available: || {
-        std::is_x86_feature_detected!("avx512f")
-            && std::is_x86_feature_detected!("avx512bw")
-            && std::is_x86_feature_detected!("avx512vnni")
-            && std::is_x86_feature_detected!("avx512vpopcntdq")
-    },
+    available: || (avx512vnni::TIER.available)() && std::is_x86_feature_detected!("avx512vpopcntdq"),
     sign_bits,
     int8_values,
     ranged_values,
@@ -37,62 +32,68 @@ pub(super) static TIER: Tier = Tier {
     batch: None,
 };
 
-// SAFETY: the methods are called only from `scan` below, which has their target features and runs only where detected.
-unsafe impl Lanes for __m512i {
+/// Eight words; `COUNTS` is whether the processor counts the bits of a word by one instruction (VPOPCNTDQ).
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Words<const COUNTS: bool>(__m512i);
+
+// SAFETY: the methods are called only from the scans of this tier and of `avx512vnni`, which have their target features
+// and run only where detected.
+unsafe impl<const COUNTS: bool> Lanes for Words<COUNTS> {
     const LANES: usize = 8;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
         // SAFETY: see the impl, here and below.
-        unsafe { _mm512_setzero_si512() }
+        unsafe { Self(_mm512_setzero_si512()) }
     }
 
     #[inline(always)]
     unsafe fn splat(word: u64) -> Self {
         // SAFETY: see the impl.
-        unsafe { _mm512_set1_epi64(word as i64) }
+        unsafe { Self(_mm512_set1_epi64(word as i64)) }
     }
 
     #[inline(always)]
     unsafe fn load(words: *const u64) -> Self {
         // SAFETY: see the impl; the caller vouches for 64 readable bytes.
-        unsafe { _mm512_loadu_si512(words.cast()) }
+        unsafe { Self(_mm512_loadu_si512(words.cast())) }
     }
 
     #[inline(always)]
     unsafe fn xor(self, other: Self) -> Self {
         // SAFETY: see the impl.
-        unsafe { _mm512_xor_si512(self, other) }
+        unsafe { Self(_mm512_xor_si512(self.0, other.0)) }
     }
 
     #[inline(always)]
     unsafe fn count_ones(self) -> Self {
         // SAFETY: see the impl.
-        unsafe { _mm512_popcnt_epi64(self) }
+        unsafe { Self(count_ones::<COUNTS>(self.0)) }
     }
 
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: see the impl.
-        unsafe { _mm512_add_epi64(self, other) }
+        unsafe { Self(_mm512_add_epi64(self.0, other.0)) }
     }
 
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
         // SAFETY: see the impl.
-        unsafe { _mm512_min_epu64(self, other) }
+        unsafe { Self(_mm512_min_epu64(self.0, other.0)) }
     }
 
     #[inline(always)]
     unsafe fn below(self, bound: Self) -> u32 {
         // SAFETY: see the impl.
-        unsafe { u32::from(_mm512_cmplt_epu64_mask(self, bound)) }
+        unsafe { u32::from(_mm512_cmplt_epu64_mask(self.0, bound.0)) }
     }
 
     #[inline(always)]
     unsafe fn store(self, out: &mut [u64; 8]) {
         // SAFETY: see the impl; out has 64 bytes.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), self) }
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), self.0) }
     }
 
     /// The words of a code lie side by side: a tree of shuffles and additions sums them, 1 to 8 codes a vector.
@@ -108,7 +109,8 @@ unsafe impl Lanes for __m512i {
                     *word = query[(vector * 8 + lane) % W];
                 }
                 let words = _mm512_loadu_si512(words.as_ptr().cast());
-                *sum = _mm512_popcnt_epi64(_mm512_xor_si512(_mm512_loadu_si512(codes.add(vector * 8).cast()), words));
+                let differing = _mm512_xor_si512(_mm512_loadu_si512(codes.add(vector * 8).cast()), words);
+                *sum = count_ones::<COUNTS>(differing);
             }
             // Codes of more than a vector first: one vector a code.
             for code in 0..(W / 2).min(8) {
@@ -124,7 +126,7 @@ unsafe impl Lanes for __m512i {
             for pair in 0..W.min(8) / 4 {
                 sums[pair] = add_pairs(sums[2 * pair], sums[2 * pair + 1]);
             }
-            match W {
+            Self(match W {
                 2 => _mm512_permutexvar_epi64(_mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0), sums[0]),
                 4 => _mm512_permutexvar_epi64(_mm512_set_epi64(7, 5, 6, 4, 3, 1, 2, 0), sums[0]),
                 _ => {
@@ -133,7 +135,7 @@ unsafe impl Lanes for __m512i {
                         _mm512_permutex2var_epi64(sums[0], _mm512_set_epi64(15, 14, 11, 10, 7, 6, 3, 2), sums[1]);
                     _mm512_add_epi64(low, high)
                 }
-            }
+            })
         }
     }
 
@@ -141,6 +143,22 @@ unsafe impl Lanes for __m512i {
     unsafe fn prefetch(address: *const u8) {
         // SAFETY: a prefetch never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+}
+
+/// Set bits of each word; without an instruction for it those of each half byte from a table, then the sum of the bytes.
+#[inline(always)]
+unsafe fn count_ones<const COUNTS: bool>(words: __m512i) -> __m512i {
+    // SAFETY: the caller is compiled with AVX-512 F and BW, and with VPOPCNTDQ where `COUNTS`.
+    unsafe {
+        if COUNTS {
+            return _mm512_popcnt_epi64(words);
+        }
+        let table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+        let half = _mm512_set1_epi8(0x0F);
+        let low = _mm512_shuffle_epi8(table, _mm512_and_si512(words, half));
+        let high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi64::<4>(words), half));
+        _mm512_sad_epu8(_mm512_add_epi8(low, high), _mm512_setzero_si512())
     }
 }
 
@@ -163,7 +181,7 @@ unsafe fn add_pairs(a: __m512i, b: __m512i) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512vpopcntdq")]
 unsafe fn scan(query: &[u64], tile: &Tile, topk: &mut TopK) {
     // SAFETY: the caller vouches for the tile, and that the features were detected.
-    unsafe { hamming::scan::<__m512i>(query, tile, topk) }
+    unsafe { hamming::scan::<Words<true>>(query, tile, topk) }
 }
 
 /// Sign bits, 64 values at a time: four comparisons give 64 mask bits, first value lowest; the bits of each byte are then

@@ -12,6 +12,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -44,6 +46,8 @@ static TIERS: &[&Tier] = &[
     &popcnt::TIER,
     #[cfg(target_arch = "x86_64")]
     &avx2::TIER,
+    #[cfg(target_arch = "x86_64")]
+    &avx512vnni::TIER,
     #[cfg(target_arch = "x86_64")]
     &avx512::TIER,
     #[cfg(target_arch = "x86_64")]

@@ -92,6 +92,21 @@ def test_disabled_and_removed(folder: Path) -> None:
         np.testing.assert_array_equal(embeddings(student), plain)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.5])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_dropout_leaves_out_a_share_and_keeps_the_mean(share: float, kind: torch.dtype) -> None:
+    torch.manual_seed(1)
+    x = torch.ones(999, 333, dtype=kind)
+    first, second = lora.dropped(x, share), lora.dropped(x, share)
+    assert first.dtype == kind
+    assert set(first.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - share), dtype=kind))}
+    # Five standard deviations of the share of so many values.
+    assert abs(float((first == 0).float().mean()) - share) < 5 * (share * (1 - share) / x.numel()) ** 0.5
+    assert not torch.equal(first, second)
+    torch.manual_seed(1)
+    assert torch.equal(lora.dropped(x, share), first)
+
+
 def test_dropout_is_for_training(folder: Path) -> None:
     student = adapted(folder, dropout=0.5)
     np.testing.assert_array_equal(embeddings(student), embeddings(student))

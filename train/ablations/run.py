@@ -162,7 +162,7 @@ def main(
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="that each run takes, at least")] = 1_000_000,
     names: Annotated[str, typer.Option(help="evaluation sets, with commas between them")] = (
-        "cranfield,scitldr,msmarco_dl_5k,stsb_multi/en,clu_biomedical,amazon_counterfactual/EN"
+        "cranfield,scitldr,stsb_multi/en,clu_biomedical,amazon_counterfactual/EN"
     ),
     results: Annotated[Path, typer.Option(help="a line for each run is added to it")] = RESULTS,
     keep: Annotated[bool, typer.Option("--keep", help="leave each run's folder in WORK/ablations")] = False,
