@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from jv5kit.sources import Rows, Source
+    from jv5kit.storage.connection import Journal
 
 ROTATION_SAMPLE = 8192
 """Embeddings that a rotation is fitted on."""
@@ -168,9 +169,9 @@ def settings_of(
 
 
 @contextmanager
-def new(path: Path, settings: Settings, *, force: bool) -> Iterator[Writer]:
+def new(path: Path, settings: Settings, *, force: bool, journal: Journal = "wal") -> Iterator[Writer]:
     """The writer of a new index, which is there when its documents were added."""
-    writer = Writer.create(path, settings, force=force)
+    writer = Writer.create(path, settings, force=force, journal=journal)
     try:
         yield writer
     except BaseException:

@@ -104,12 +104,12 @@ def search(
         spans = snapshot.passages(np.array(wanted, np.int64)).tolist()
         passages = {number: passage_of(span) for number, span in zip(wanted, spans, strict=True)}
     if how.condition is not None and not wanted:
-        _warn_of_unknown(how.condition, snapshot)
-    hits = _hits(found, documents, passages)
+        warn_of_unknown(how.condition, snapshot.fields())
+    hits = hits_of(found, documents, passages)
     return hits[0] if queries.single else hits
 
 
-def _hits(
+def hits_of(
     found: Sequence[tuple[list[float], list[int]]],
     documents: Mapping[int, Document],
     passages: Mapping[int, Passage | None],
@@ -122,9 +122,8 @@ def _hits(
     return results
 
 
-def _warn_of_unknown(condition: Filter, snapshot: Snapshot) -> None:
+def warn_of_unknown(condition: Filter, known: Mapping[str, object]) -> None:
     """Nothing was found by a filter: say so if that is because no document has a field."""
-    known = snapshot.fields()
     for field in sorted(condition.fields - known.keys()):
         logger.warning("no document has the field %r; fields to filter by: %s", field, ", ".join(known) or "none")
 
