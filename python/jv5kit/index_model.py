@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class IndexModel:
-    """The encoder of the index at a path, loaded when it is first used."""
+    """The encoder of the index of a name, loaded when it is first used."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, name: Path | str) -> None:
+        self._name = name
         self._loaded: tuple[str, Encoder] | None = None
 
     def encoder(self, settings: Settings) -> Encoder:
@@ -53,18 +53,18 @@ class IndexModel:
     def _load(self, settings: Settings, model: Encoder | str | os.PathLike[str] | None) -> tuple[str, Encoder]:
         """The encoder of the index, and its fingerprint."""
         if settings.model is None:
-            raise InputError(f"{self._path} was built from given embeddings, not texts: search it by embeddings")
+            raise InputError(f"{self._name} was built from given embeddings, not texts: search it by embeddings")
         try:
             encoder = model if isinstance(model, Encoder) else shared_encoder(model)
         except ModelNotFoundError as error:
             raise ModelNotFoundError(
-                f"{self._path} was built with model {settings.model!r}: {error}. "
+                f"{self._name} was built with model {settings.model!r}: {error}. "
                 "Say where it is: --model FOLDER, or Index.use_encoder(FOLDER)"
             ) from error
         fingerprint = encoder.checkpoint.fingerprint()
         if fingerprint != settings.fingerprint:
             raise ModelNotFoundError(
-                f"{self._path} was built with another model ({settings.model!r}, fingerprint {settings.fingerprint}) "
+                f"{self._name} was built with another model ({settings.model!r}, fingerprint {settings.fingerprint}) "
                 f"than {encoder.checkpoint.name!r} (fingerprint {fingerprint}); their embeddings do not compare"
             )
         return fingerprint, encoder

@@ -193,12 +193,21 @@ def queries_of(
     return Queries(single, truncate_embeddings(embeddings, settings.dim), texts=texts)
 
 
+def scanned_settings(settings: Settings, queries: Queries, mode: SearchMode | None) -> Settings:
+    """The settings by which an index is scanned.
+
+    Raises:
+        InputError: it does not have the mode, or the mode does not take codes.
+    """
+    if queries.codes is not None and mode not in (None, "ubinary"):
+        raise InputError(f"mode={mode!r} takes texts, or embeddings, but no codes")
+    return in_mode(settings, mode)
+
+
 def answer(snapshot: Snapshot, queries: Queries, how: How) -> list[tuple[list[float], list[int]]]:
     """For each query the scores and the document numbers of the best rows, best first."""
-    settings = in_mode(snapshot.state.settings, how.mode)
+    settings = scanned_settings(snapshot.state.settings, queries, how.mode)
     top_k, hybrid, stages = how.top_k, how.hybrid, how.stages
-    if queries.codes is not None and how.mode not in (None, "ubinary"):
-        raise InputError(f"mode={how.mode!r} takes texts, or embeddings, but no codes")
     if hybrid and not settings.lexical:
         raise InputError("the index has no lexical index to search with; build it with --lexical (lexical=True)")
     if hybrid and queries.codes is not None:
