@@ -12,8 +12,9 @@ from changes import sequences, take
 from hypothesis import given, settings
 
 from jv5kit import Document, Index, building, quantize_embeddings, quantize_rows, truncate_embeddings
-from jv5kit.building import Added, check_fits
+from jv5kit.building import Added
 from jv5kit.errors import DuplicateError, IndexLockedError, InputError, Jv5kitError
+from jv5kit.index_settings import check_fits
 from jv5kit.storage.catalog import Catalog
 from jv5kit.storage.verify import verify
 from jv5kit.storage.writer import Writer

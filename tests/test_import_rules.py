@@ -26,11 +26,12 @@ LAYERS = [
     {"backends"},
     {"encoder"},
     {"sources", "index_model", "passages"},
+    {"index_settings"},
     {"building", "index_reader"},
     {"index"},
     {"sharding"},
-    {"contents", "stores"},
-    {"retrieval"},
+    {"stores"},
+    {"contents", "retrieval"},
     {"server"},
     {"evaluation"},
     {"training"},
@@ -58,6 +59,9 @@ EXTRAS: dict[str, set[str]] = {
 
 # What only the server's folder may import; the command loads that folder when it runs.
 SERVER = {"prometheus_client", "starlette", "uvicorn"}
+
+# What speaks to an engine is loaded when a URL names it.
+STORES = {"psycopg": "postgres"}
 
 # An integration is imported by those who have its library, and derives from the library's classes.
 INTEGRATIONS = {
@@ -112,6 +116,8 @@ def violations(path: Path, source: str) -> list[str]:
             wrong.append(f"{path.name} imports {name}" + (" at its top" if top else ""))
         if root in SERVER and own != "server":
             wrong.append(f"{own} imports {name}")
+        if root in STORES and path.parent != PACKAGE / "stores" / STORES[root]:
+            wrong.append(f"{path.name} imports {name}")
         if root == "jv5kit" and rest:
             other = rest.partition(".")[0]
             if other in RANK and RANK[other] > RANK[own]:
@@ -142,6 +148,8 @@ def test_the_rules_see_what_breaks_them() -> None:
     assert violations(PACKAGE / "evaluation" / "runner.py", "def f():\n    import sklearn.cluster")
     assert violations(PACKAGE / "cli" / "serve.py", "def f():\n    import uvicorn")
     assert not violations(PACKAGE / "server" / "running.py", "import uvicorn")
+    assert violations(PACKAGE / "stores" / "__init__.py", "def f():\n    import psycopg")
+    assert not violations(PACKAGE / "stores" / "postgres" / "writer.py", "from psycopg import sql")
     langchain = PACKAGE / "integrations" / "langchain.py"
     assert not violations(langchain, "from langchain_core.documents import Document\nfrom jv5kit.index import Index")
     assert violations(langchain, "from llama_index.core.schema import TextNode")

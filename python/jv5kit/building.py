@@ -5,34 +5,30 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 import numpy as np
 
-from jv5kit import graph
 from jv5kit.documents import metadata_json
-from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings, whole_number
+from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings
 from jv5kit.encoder import one_warning
-from jv5kit.errors import DuplicateError, InputError, Jv5kitError
-from jv5kit.passages import LEAST_TOKENS, Splitter
+from jv5kit.errors import DocumentError, DuplicateError, InputError, Jv5kitError
+from jv5kit.index_settings import check_fits
+from jv5kit.passages import Splitter
 from jv5kit.progress import ProgressBar
 from jv5kit.rotation import Rotation
-from jv5kit.sources import batches
-from jv5kit.storage import graphs
-from jv5kit.storage.rotations import read_rotation
-from jv5kit.storage.state import Settings
+from jv5kit.sources import batches, source_of
 from jv5kit.storage.vectors import vectors
-from jv5kit.storage.writer import Writer
-from jv5kit.types import PRECISIONS, RESCORES, Document, Precision, Rescore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from jv5kit.sources import Rows, Source
-    from jv5kit.storage.connection import Journal
+    from jv5kit.storage.state import Settings
+    from jv5kit.stores import Store
+    from jv5kit.types import Document, Precision, Rescore
 
 ROTATION_SAMPLE = 8192
 """Embeddings that a rotation is fitted on."""
@@ -76,102 +72,74 @@ class BuildOptions(AddOptions, total=False):
     force: bool
 
 
-def check_fits(source: Source, settings: Settings) -> None:
-    """Refuse embeddings that an index does not take.
-
-    Raises:
-        InputError: they have other dimensions, or are codes where the index stores more, or the index has passages.
-    """
-    if settings.passages is not None and source.embeddings is not None:
-        raise InputError(
-            f"this index splits documents into passages of {settings.passages} tokens, which needs their texts and its "
-            "model: add documents without embeddings"
-        )
-    if source.dim != settings.source_dim:
-        raise InputError(f"the embeddings have {source.dim} dimensions; those of this index had {settings.source_dim}")
-    stores_codes = settings.precision == "ubinary" and settings.rescore != "int8"
-    if source.holds_codes and (not stores_codes or settings.rotation is not None or settings.dim != source.dim):
-        raise InputError("the embeddings are uint8 codes; this index takes real numbers, of which it stores more")
+class ChangedError(Exception):
+    """Another writer has changed what a commit was chosen by; nothing of it is there: choose anew."""
 
 
-def check_settings(
-    precision: Precision = "ubinary",
-    rescore: Rescore | None = None,
-    *,
-    hnsw: bool = False,
-    passages: int | None = None,
-) -> None:
-    """Refuse settings that are not known or do not go together, before anything else is done.
+class IndexWriter(Protocol):
+    """The right to write an index, as batches use it, whatever keeps the index."""
 
-    Raises:
-        InputError: such a setting.
-        MissingExtraError: a setting needs a library that is not installed.
-    """
-    for name, value, known in (("precision", precision, PRECISIONS), ("rescore", rescore or "none", RESCORES)):
-        if value not in known:
-            raise InputError(f"{name}={value!r} is not known; choose one of {', '.join(known)}")
-    if precision != "ubinary" and rescore not in (None, "none"):
-        raise InputError(
-            f"rescore={rescore!r} is for precision 'ubinary'; with {precision!r} there is nothing to rescore"
-        )
-    if hnsw and precision != "float32":
-        raise InputError(f"hnsw goes with precision 'float32', whose rows its graph holds, not with {precision!r}")
-    if passages is not None and whole_number("passages", passages) < LEAST_TOKENS:
-        raise InputError(f"passages={passages}: a passage has at least {LEAST_TOKENS} tokens")
-    if hnsw:
-        graphs.hnswlib()
+    @property
+    def name(self) -> str:
+        """Of the index, as messages have it."""
+
+    @property
+    def settings(self) -> Settings:
+        """Of the index."""
+
+    @property
+    def max_id_bytes(self) -> int | None:
+        """Bytes of the longest id that it keeps; None where any will do."""
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """What embeddings go through before they are truncated."""
+
+    @property
+    def next_row(self) -> int:
+        """The number that the next row has, if nobody else adds one before it."""
+
+    @property
+    def documents(self) -> int:
+        """Documents in the index."""
+
+    def added(self, row: int) -> bool:
+        """Whether this writer has added a row of the index."""
+
+    def find(self, ids: Sequence[str]) -> dict[str, tuple[list[int], Document]]:
+        """The rows and the document of each id that is in the index."""
+
+    def same_rows(self, rows: NDArray[np.int64], tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Whether each of some documents of the index (rows, ascending) has the given tensors' row."""
+
+    def set_rotation(self, rotation: Rotation) -> None:
+        """Give a new index, before its first commit, its rotation."""
+
+    def commit(
+        self,
+        documents: Sequence[tuple[Document, str]],
+        tensors: Mapping[str, NDArray[Any]],
+        delete: Sequence[int] = (),
+    ) -> None:
+        """Add documents, each with its metadata as JSON, and their rows, and delete others, all or nothing.
+
+        Raises:
+            ChangedError: an id is taken, or a row to delete is gone, since they were looked up.
+        """
+
+    def close(self) -> None:
+        """Let others write. A new index without documents comes into being here."""
+
+    def abandon(self) -> None:
+        """Let others write, and leave things as the last commit left them."""
 
 
-def settings_of(
-    source: Source,
-    dim: int | None = None,
-    precision: Precision = "ubinary",
-    rescore: Rescore | None = None,
-    *,
-    lexical: bool = False,
-    hnsw: bool = False,
-    passages: int | None = None,
-) -> Settings:
-    """The settings of a new index.
-
-    Raises:
-        InputError: an argument is not known, or does not fit the others or the embeddings.
-    """
-    check_settings(precision, rescore, hnsw=hnsw, passages=passages)
-    if passages is not None and source.encoder is None:
-        raise InputError(
-            f"passages={passages} takes a model, which splits texts and encodes them; beside embeddings, give each "
-            "passage as a document of its own"
-        )
-    passages = None if passages is None else whole_number("passages", passages)
-    dim = source.dim if dim is None else whole_number("dim", dim)
-    if not 1 <= dim <= source.dim:
-        raise InputError(f"dim={dim} is outside 1..{source.dim}, the dimensions of the embeddings")
-    if precision == "ubinary" and dim % 8:
-        raise InputError(f"dim={dim} is not a multiple of 8, which one bit a dimension needs")
-    if source.holds_codes:
-        if precision != "ubinary" or dim != source.dim:
-            raise InputError(f"codes of {source.dim} bits make a ubinary index of that dimension, nothing else")
-        if rescore == "int8":
-            raise InputError("codes have no int8 rows to rescore with; give rescore='codes' or 'none'")
-    if rescore is None:
-        rescore = "int8" if precision == "ubinary" and not source.holds_codes else "none"
-    settings = Settings(dim, precision, source.dim, rescore=rescore, lexical=lexical, hnsw=hnsw, passages=passages)
-    if source.encoder is None:
-        return settings
-    return replace(
-        settings,
-        model=source.encoder.checkpoint.name,
-        fingerprint=source.encoder.checkpoint.fingerprint(),
-        query_prompt=source.encoder.query_prompt(),
-        document_prompt=source.encoder.document_prompt(),
-    )
+W = TypeVar("W", bound=IndexWriter)
 
 
 @contextmanager
-def new(path: Path, settings: Settings, *, force: bool, journal: Journal = "wal") -> Iterator[Writer]:
+def whole(writer: W) -> Iterator[W]:
     """The writer of a new index, which is there when its documents were added."""
-    writer = Writer.create(path, settings, force=force, journal=journal)
     try:
         yield writer
     except BaseException:
@@ -180,14 +148,30 @@ def new(path: Path, settings: Settings, *, force: bool, journal: Journal = "wal"
     writer.close()
 
 
-def extend(writer: Writer, source: Source, settings: Settings, options: AddOptions, *, upsert: bool) -> Added:
+def source_for(
+    index: Store, settings: Settings, documents: Iterable[Document | Mapping[str, Any]] | None, options: AddOptions
+) -> Source:
+    """What is to be added to an index of some settings.
+
+    Raises:
+        InputError: the index has a model and there is none, or does not take such embeddings.
+    """
+    embeddings = options.get("embeddings")
+    if embeddings is None and settings.model is None:
+        raise InputError(f"{index.name} was built from given embeddings: what is added needs embeddings too")
+    source = source_of(documents, index.encoder if embeddings is None else None, embeddings, options.get("ids"))
+    check_fits(source, settings)
+    return source
+
+
+def extend(writer: IndexWriter, source: Source, settings: Settings, options: AddOptions, *, upsert: bool) -> Added:
     """Add documents to an index, as :func:`add` does, unless its settings are no longer those that were read.
 
     Raises:
         Jv5kitError: they are not.
     """
-    if writer.state.settings != settings:
-        raise Jv5kitError(f"{writer.folder} was replaced by another index meanwhile; nothing was added, try again")
+    if writer.settings != settings:
+        raise Jv5kitError(f"{writer.name} was replaced by another index meanwhile; nothing was added, try again")
     return add(
         writer,
         source,
@@ -199,7 +183,7 @@ def extend(writer: Writer, source: Source, settings: Settings, options: AddOptio
 
 
 def add(
-    writer: Writer,
+    writer: IndexWriter,
     source: Source,
     *,
     rotate: bool = False,
@@ -224,31 +208,20 @@ def add(
         DuplicateError: an id belongs to another document.
         InputError: an embedding cannot be used, or there are not as many as documents.
     """
-    run = _Run(writer, source, upsert=upsert, skip=skip)
+    run = _Run(writer, source, rotate=rotate, upsert=upsert, skip=skip)
     if rotate and source.embeddings is not None and source.embeddings.shape[0]:
         run.fit_rotation(_sample(source.embeddings))
     # Embeddings that are encoded are a sample themselves, as soon as there are enough of them.
     first_size = ROTATION_SAMPLE if rotate else None
     with one_warning(), ProgressBar("Indexing", source.total, "documents", show=show_progress_bar) as progress:
-        for first, documents, given in batches(source, run.first_row, skip, first_size, run.passages):
+        for first, documents, given in batches(source, writer.next_row, skip, first_size, run.passages):
             if given is not None:
                 run.check(given, first)
-            new, replaced = run.choose(documents, given)
-            if new:
-                chosen = [documents[i] for i in new]
-                rows, values, passages = run.encoded(chosen) if given is None else (chosen, given[new], {})
-                if rotate and run.rotation is None:
-                    run.fit_rotation(values)
-                records = [(row, metadata_json(row.metadata)) for row in rows]
-                writer.commit(records, run.tensors(values) | passages, [row for old in replaced for row in old])
-                run.documents += len(new)
-                run.replaced += len(replaced)
-                if on_commit is not None:
-                    on_commit(writer.documents)
+            if run.add(documents, given) and on_commit is not None:
+                on_commit(writer.documents)
             progress(len(documents))
     if rotate and run.rotation is None:
         raise InputError("there is no document, and thus no embedding, to fit a rotation on")
-    graph.grow(writer)
     return Added(run.documents, run.identical, run.replaced)
 
 
@@ -256,30 +229,60 @@ class _Run:
     """One run that adds documents: what became of them so far, and how embeddings become tensors."""
 
     def __init__(
-        self, writer: Writer, source: Source, *, upsert: bool, skip: Callable[[InputError], None] | None
+        self,
+        writer: IndexWriter,
+        source: Source,
+        *,
+        rotate: bool,
+        upsert: bool,
+        skip: Callable[[InputError], None] | None,
     ) -> None:
         self.documents = self.identical = self.replaced = 0
-        self.first_row = writer.state.next_row
-        self.rotation = read_rotation(writer.folder, writer.state.settings)
-        self.passages = writer.state.settings.passages
+        self.rotation = writer.rotation
+        self.passages = writer.settings.passages
         self._splitter: Splitter | None = None
         if self.passages is not None and source.encoder is not None:
-            self._splitter = Splitter(source.encoder, writer.state.settings.document_prompt, self.passages)
+            self._splitter = Splitter(source.encoder, writer.settings.document_prompt, self.passages)
         self._writer = writer
         self._source = source
+        self._rotate = rotate
         self._upsert = upsert
         self._skip = skip
+
+    def add(self, documents: Sequence[Document], given: NDArray[Any] | None) -> bool:
+        """Add a batch, which is on disk when this returns; whether there was anything new in it."""
+        while True:
+            new, replaced = self.choose(documents, given)
+            if not new:
+                return False
+            # The others are settled, even if another writer comes first and these have to be looked at again.
+            documents = [documents[i] for i in new]
+            if given is None:
+                rows, values, passages = self.encoded(documents)
+            else:
+                given = given[new]
+                rows, values, passages = documents, given, {}
+            if self._rotate and self.rotation is None:
+                self.fit_rotation(values)
+            records = [(row, metadata_json(row.metadata)) for row in rows]
+            try:
+                self._writer.commit(records, self.tensors(values) | passages, [row for old in replaced for row in old])
+            except ChangedError:
+                continue
+            self.documents += len(new)
+            self.replaced += len(replaced)
+            return True
 
     def fit_rotation(self, sample: NDArray[np.float32]) -> None:
         """Fit the rotation of a new index."""
         if self._source.holds_codes:
             raise InputError("codes cannot be rotated: rotate the embeddings that they are made of")
-        self.rotation = Rotation.fit(sample, [self._writer.state.settings.dim])
+        self.rotation = Rotation.fit(sample, [self._writer.settings.dim])
         self._writer.set_rotation(self.rotation)
 
     def check(self, embeddings: NDArray[Any], first_row: int = 0) -> None:
         """Refuse embeddings that have no direction; ``first_row`` numbers the first one for the message."""
-        settings = self._writer.state.settings
+        settings = self._writer.settings
         if not self._source.holds_codes:
             # A rotation spreads each value over all dimensions.
             check_rows(embeddings, settings.dim if self.rotation is None else settings.source_dim, first_row)
@@ -293,7 +296,7 @@ class _Run:
         split = None if self._splitter is None else self._splitter.split(documents)
         embeddings = self._source.encoder.encode_document(
             [document.content for document in documents] if split is None else split.contents,
-            prompt=self._writer.state.settings.document_prompt,
+            prompt=self._writer.settings.document_prompt,
             normalize_embeddings=False,
             show_progress_bar=False,
         )
@@ -304,7 +307,7 @@ class _Run:
         """What the index stores of embeddings."""
         if self._source.holds_codes:
             return {"codes": embeddings}
-        settings = self._writer.state.settings
+        settings = self._writer.settings
         if self.rotation is not None:
             embeddings = self.rotation(embeddings)
         return vectors(settings, truncate_embeddings(embeddings, settings.dim))
@@ -323,7 +326,11 @@ class _Run:
         if given is not None:
             same -= self._changed(given, {i: known[documents[i].id][0][0] for i in same})
         new: dict[str, int] = {}
+        longest = self._writer.max_id_bytes
         for position, document in enumerate(documents):
+            if longest is not None and len(document.id.encode()) > longest:
+                self._refuse(DocumentError(f"{_where(document)}: 'id' is longer than {longest:,} bytes, the most here"))
+                continue
             row = known[document.id][0][0] if document.id in known else -1
             if self._upsert:
                 new.pop(document.id, None)
@@ -331,10 +338,10 @@ class _Run:
                     self.identical += 1
                 else:
                     new[document.id] = position
-            elif document.id in new or row >= self.first_row:
-                self._refuse(document, "by an earlier document")
+            elif document.id in new or (row >= 0 and self._writer.added(row)):
+                self._refuse_taken(document, "by an earlier document")
             elif row >= 0 and position not in same:
-                self._refuse(document, "by other content in the index")
+                self._refuse_taken(document, "by other content in the index")
             elif row >= 0:
                 self.identical += 1
             else:
@@ -350,9 +357,10 @@ class _Run:
         same = self._writer.same_rows(stored, self.tensors(given[positions]))
         return {position for position, equal in zip(positions, same.tolist(), strict=True) if not equal}
 
-    def _refuse(self, document: Document, by: str) -> None:
-        where = document.origin or f"document {document.id!r}"
-        error = DuplicateError(f"{where}: the id {document.id!r} is taken {by}")
+    def _refuse_taken(self, document: Document, by: str) -> None:
+        self._refuse(DuplicateError(f"{_where(document)}: the id {document.id!r} is taken {by}"))
+
+    def _refuse(self, error: InputError) -> None:
         if self._skip is None:
             raise error
         self._skip(error)
@@ -365,6 +373,10 @@ def _sample(embeddings: Rows) -> NDArray[np.float32]:
     each = min(ROTATION_SAMPLE, count) // max(1, slices)
     starts = np.linspace(0, count - each, slices).astype(int).tolist()
     return np.concatenate([as_rows(embeddings[start : start + each]) for start in starts])
+
+
+def _where(document: Document) -> str:
+    return document.origin or f"document {document.id!r:.80}"
 
 
 def _same(document: Document, stored: Document) -> bool:

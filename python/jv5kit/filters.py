@@ -21,14 +21,15 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, Protocol, final
 
 import numpy as np
 
 from jv5kit.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from numpy.typing import NDArray
 
@@ -49,6 +50,29 @@ BARE_NAME = re.compile(r"[^\W\d][\w.\-]*")
 """A field name that needs no backticks: a letter or underscore, then letters, digits, ``_``, ``.`` and ``-``."""
 
 _INT64 = range(-(1 << 63), 1 << 63)
+
+
+class KnownField(Protocol):
+    """What is known of the values of a field."""
+
+    @property
+    def kinds(self) -> AbstractSet[Kind]:
+        """The kinds of its values."""
+
+    @property
+    def unfilterable(self) -> Mapping[Kind, str]:
+        """The kinds that cannot be compared, with the reason."""
+
+
+class KnownFields(Protocol):
+    """The fields of some documents."""
+
+    @property
+    def overflow(self) -> bool:
+        """Whether there are more than are known."""
+
+    def get(self, field: str, /) -> KnownField | None:
+        """What is known of a field."""
 
 
 def kind_of(value: Value) -> Kind:
@@ -96,13 +120,13 @@ class Filter(ABC):
         """The fields it names."""
         return frozenset(condition.field for condition in self.conditions())
 
-    def check(self, segments: Sequence[Columns]) -> None:
+    def check(self, segments: Sequence[KnownFields]) -> None:
         """Refuse a comparison that no document of an index could pass, for want of a value of its type.
 
         A field that no document has is not refused: nothing matches it.
 
         Args:
-            segments: the columns of every segment of the index.
+            segments: the columns of every segment of the index, or what else is known of its fields.
 
         Raises:
             InputError: a field has values, but none of the type it is compared with; or it has values that cannot be
@@ -178,7 +202,7 @@ class Condition(Filter):
         """Itself."""
         yield self
 
-    def check_one(self, segments: Sequence[Columns]) -> None:
+    def check_one(self, segments: Sequence[KnownFields]) -> None:
         """As :meth:`Filter.check`."""
         wanted = {kind_of(value): value for value in reversed(self.values)}
         there: set[Kind] = set()

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jv5kit.errors import IndexDamagedError
+from jv5kit.errors import IndexDamagedError, InputError
 from jv5kit.scan import Rows, Stage, best, scan
-from jv5kit.storage.graphs import Graph, new_graph
+from jv5kit.storage.graphs import Graph, hnswlib, new_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from jv5kit.scan import Found
-    from jv5kit.storage.segments import Segment
+    from jv5kit.scan import Found, Part
     from jv5kit.storage.snapshot import Snapshot
     from jv5kit.storage.writer import Writer
+    from jv5kit.types import Precision
 
 NEIGHBORS = 16
 """Links of a row in the graph (M)."""
@@ -43,6 +43,18 @@ GROWTH = 0.1
 
 NARROW = 0.1
 """A filter that keeps less than this part of the rows is answered exactly."""
+
+
+def check_graph(precision: Precision) -> None:
+    """Refuse a graph where none can be grown, before anything else is done.
+
+    Raises:
+        InputError: the index has no rows that a graph could hold.
+        MissingExtraError: hnswlib is not installed.
+    """
+    if precision != "float32":
+        raise InputError(f"hnsw goes with precision 'float32', whose rows its graph holds, not with {precision!r}")
+    hnswlib()
 
 
 def grow(writer: Writer, *, anew: bool = False) -> None:
@@ -137,11 +149,11 @@ def _beside(rows: Rows, end: int) -> Rows | None:
     return replace(rows, segments=segments, masks=masks)
 
 
-def _later(segment: Segment, mask: NDArray[np.uint8] | None, end: int) -> NDArray[np.uint8]:
+def _later(segment: Part, mask: NDArray[np.uint8] | None, end: int) -> NDArray[np.uint8]:
     """The mask without the documents below ``end``."""
     later = np.packbits(segment.numbers(np.arange(segment.rows)) >= end, bitorder="little")
     return later if mask is None else later & mask
 
 
-def _parts(rows: Rows) -> Sequence[tuple[Segment, Any]]:
+def _parts(rows: Rows) -> Sequence[tuple[Part, Any]]:
     return list(zip(rows.segments, rows.masks, strict=True))

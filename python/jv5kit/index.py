@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from jv5kit.storage.writer import Writer
     from jv5kit.types import Document, Precision, Rescore
 
+FOUND_TOGETHER = 10_000
+"""Documents that are looked up at a time, which bounds the memory for them."""
+
 
 class Index(IndexReader):
     """An index in a folder, to build and to change, and to search as :class:`~jv5kit.index_reader.IndexReader` says."""
@@ -80,19 +83,47 @@ class Index(IndexReader):
             IndexLockedError: another process is writing there.
             MissingExtraError: a setting needs a library that is not installed.
         """
-        from jv5kit import building
+        from jv5kit import building, graph
+        from jv5kit.index_settings import settings_of
         from jv5kit.sources import source_of
+        from jv5kit.storage.writer import Writer
 
         # Before the model is loaded: that takes seconds.
-        building.check_settings(precision, rescore, hnsw=hnsw, passages=passages)
-        check_free(Path(path), force=force)
+        cls.check_new(path, precision=precision, rescore=rescore, hnsw=hnsw, passages=passages, force=force)
         source = source_of(documents, encoder, embeddings, ids)
-        settings = building.settings_of(source, dim, precision, rescore, lexical=lexical, hnsw=hnsw, passages=passages)
-        with building.new(Path(path), settings, force=force) as writer:
+        settings = settings_of(source, dim, precision, rescore, lexical=lexical, hnsw=hnsw, passages=passages)
+        with building.whole(Writer.create(Path(path), settings, force=force)) as writer:
             building.add(
                 writer, source, rotate=rotate, skip=skip, on_commit=on_commit, show_progress_bar=show_progress_bar
             )
+            graph.grow(writer)
         return cls.open(path)
+
+    @classmethod
+    def check_new(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        precision: Precision = "ubinary",
+        rescore: Rescore | None = None,
+        hnsw: bool = False,
+        passages: int | None = None,
+        force: bool = False,
+    ) -> None:
+        """Refuse what :meth:`build` would, as far as that can be told before anything is loaded.
+
+        Raises:
+            InputError: a setting is not known, or does not go with the others.
+            IndexExistsError: the path is taken.
+            MissingExtraError: a setting needs a library that is not installed.
+        """
+        from jv5kit.graph import check_graph
+        from jv5kit.index_settings import check_settings
+
+        check_settings(precision, rescore, passages=passages)
+        if hnsw:
+            check_graph(precision)
+        check_free(Path(path), force=force)
 
     def add(
         self, documents: Iterable[Document | Mapping[str, Any]] | None = None, **options: Unpack[AddOptions]
@@ -120,19 +151,17 @@ class Index(IndexReader):
     def _add(
         self, documents: Iterable[Document | Mapping[str, Any]] | None, options: AddOptions, *, upsert: bool
     ) -> Added:
-        from jv5kit import building
-        from jv5kit.sources import source_of
+        from jv5kit import building, graph
 
         self.refresh()
         settings = self.settings
-        building.check_settings(settings.precision, hnsw=settings.hnsw)
-        embeddings = options.get("embeddings")
-        if embeddings is None and settings.model is None:
-            raise InputError(f"{self.path} was built from given embeddings: what is added needs embeddings too")
-        source = source_of(documents, self.encoder if embeddings is None else None, embeddings, options.get("ids"))
-        building.check_fits(source, settings)
+        if settings.hnsw:
+            graph.check_graph(settings.precision)
+        source = building.source_for(self, settings, documents, options)
         with self._writer() as writer:
-            return building.extend(writer, source, settings, options, upsert=upsert)
+            added = building.extend(writer, source, settings, options, upsert=upsert)
+            graph.grow(writer)
+        return added
 
     def delete(
         self,
@@ -162,7 +191,7 @@ class Index(IndexReader):
             if condition is not None:
                 numbers = writer.snapshot().matching(condition)
             else:
-                numbers = writer.numbers_of(id_list(ids or ()), on_missing)
+                numbers = _numbers_of(writer, id_list(ids or ()), on_missing)
             return writer.delete(numbers)
 
     def compact(self, *, on_segment: Callable[[int], None] | None = None) -> None:
@@ -175,9 +204,10 @@ class Index(IndexReader):
         Raises:
             IndexLockedError: another process is writing the index.
         """
-        from jv5kit import building, graph
+        from jv5kit import graph
 
-        building.check_settings(self.settings.precision, hnsw=self.settings.hnsw)
+        if self.settings.hnsw:
+            graph.check_graph(self.settings.precision)
         with self._writer() as writer:
             before = writer.state.segments
             writer.compact(on_segment)
@@ -219,3 +249,18 @@ class Index(IndexReader):
         finally:
             writer.abandon()
             self.refresh()
+
+
+def _numbers_of(writer: Writer, ids: Sequence[str], on_missing: Callable[[str], None] | None) -> list[int]:
+    """The rows of the documents that the index has; ``on_missing`` is called with each id that it has not."""
+    distinct = list(dict.fromkeys(ids))
+    numbers: list[int] = []
+    for start in range(0, len(distinct), FOUND_TOGETHER):
+        part = distinct[start : start + FOUND_TOGETHER]
+        found = writer.find(part)
+        for identifier in part:
+            if identifier in found:
+                numbers += found[identifier][0]
+            elif on_missing is not None:
+                on_missing(identifier)
+    return numbers

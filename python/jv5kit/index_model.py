@@ -10,7 +10,6 @@ from jv5kit.errors import InputError, ModelNotFoundError
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 class IndexModel:
     """The encoder of the index of a name, loaded when it is first used."""
 
-    def __init__(self, name: Path | str) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
         self._loaded: tuple[str, Encoder] | None = None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 from jv5kit import querying
 from jv5kit.errors import IndexDamagedError
 from jv5kit.index_model import IndexModel
+from jv5kit.search_modes import modes_of
 from jv5kit.storage.catalog import Catalog, ReplacedError
 from jv5kit.storage.snapshot import open_snapshot
 from jv5kit.where import parse_filter
@@ -38,7 +39,7 @@ class IndexReader:
     def __init__(self, path: Path, catalog: Catalog) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._model = IndexModel(path)
+        self._model = IndexModel(str(path))
         self._snapshot = open_snapshot(path, catalog)
 
     @classmethod
@@ -95,6 +96,16 @@ class IndexReader:
     def fields(self) -> dict[str, list[str]]:
         """The fields of the metadata that can be filtered by, each with the types of its values."""
         return self._snapshot.fields()
+
+    @property
+    def modes(self) -> dict[SearchMode, int]:
+        """The modes that it can be searched in, its own first, each with the bytes of a row that it works on."""
+        return modes_of(self.settings)
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Bytes of all files of the index."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
     @property
     def encoder(self) -> Encoder:

@@ -61,6 +61,11 @@ class How:
     stages: dict[str, float]
     mode: SearchMode | None = None
 
+    @property
+    def depth(self) -> int:
+        """Ranks of the nearest rows that are needed."""
+        return max(self.top_k, DEPTH) if self.hybrid else self.top_k
+
     @classmethod
     def of(
         cls,
@@ -122,8 +127,8 @@ def hits_of(
     return results
 
 
-def warn_of_unknown(condition: Filter, known: Mapping[str, object]) -> None:
-    """Nothing was found by a filter: say so if that is because no document has a field."""
+def warn_of_unknown(condition: Filter, known: Mapping[str, Any]) -> None:
+    """Nothing was found by a filter: say so if that is because no document has a field; ``known`` are those there."""
     for field in sorted(condition.fields - known.keys()):
         logger.warning("no document has the field %r; fields to filter by: %s", field, ", ".join(known) or "none")
 
@@ -193,21 +198,34 @@ def queries_of(
     return Queries(single, truncate_embeddings(embeddings, settings.dim), texts=texts)
 
 
-def scanned_settings(settings: Settings, queries: Queries, mode: SearchMode | None) -> Settings:
-    """The settings by which an index is scanned.
-
-    Raises:
-        InputError: it does not have the mode, or the mode does not take codes.
-    """
-    if queries.codes is not None and mode not in (None, "ubinary"):
-        raise InputError(f"mode={mode!r} takes texts, or embeddings, but no codes")
-    return in_mode(settings, mode)
-
-
 def answer(snapshot: Snapshot, queries: Queries, how: How) -> list[tuple[list[float], list[int]]]:
     """For each query the scores and the document numbers of the best rows, best first."""
-    settings = scanned_settings(snapshot.state.settings, queries, how.mode)
-    top_k, hybrid, stages = how.top_k, how.hybrid, how.stages
+    settings = settings_for(snapshot.state.settings, queries, how)
+    top_k, stages = how.top_k, how.stages
+    if not snapshot.segments or not len(queries):
+        return [([], [])] * len(queries)
+    with Stage(stages, "filter"):
+        rows = Rows(settings, snapshot.segments, snapshot.masks(how.condition))
+    if queries.codes is not None:
+        scores, numbers = scan_codes(rows, queries.codes, top_k, stages)
+    elif settings.hnsw:
+        scores, numbers = graph.search(snapshot, rows, queries.embeddings, how.depth, stages)
+    else:
+        scores, numbers = scan(rows, queries.embeddings, how.depth, how.oversample, stages)
+    if not how.hybrid:
+        return list(zip(scores.tolist(), numbers.tolist(), strict=True))
+    return [_fused(snapshot, rows, queries, i, (scores[i], numbers[i]), how) for i in range(len(queries))]
+
+
+def settings_for(settings: Settings, queries: Queries, how: How) -> Settings:
+    """The settings of an index as some queries look at it.
+
+    Raises:
+        InputError: the queries, or the index, are not such that they could be answered in this way.
+    """
+    settings, hybrid = in_mode(settings, how.mode), how.hybrid
+    if queries.codes is not None and how.mode not in (None, "ubinary"):
+        raise InputError(f"mode={how.mode!r} takes texts, or embeddings, but no codes")
     if hybrid and not settings.lexical:
         raise InputError("the index has no lexical index to search with; build it with --lexical (lexical=True)")
     if hybrid and queries.codes is not None:
@@ -216,46 +234,41 @@ def answer(snapshot: Snapshot, queries: Queries, how: How) -> list[tuple[list[fl
         raise InputError("hybrid search needs the words of the queries: give texts, or words= beside embeddings")
     if hybrid and queries.texts is not None and len(queries.texts) != len(queries):
         raise InputError(f"there are words for {len(queries.texts)} queries, but {len(queries)} embeddings")
-    if not snapshot.segments or not len(queries):
-        return [([], [])] * len(queries)
-    with Stage(stages, "filter"):
-        rows = Rows(settings, snapshot.segments, snapshot.masks(how.condition))
-    depth = max(top_k, DEPTH) if hybrid else top_k
-    if queries.codes is not None:
-        scores, numbers = scan_codes(rows, queries.codes, top_k, stages)
-    elif settings.hnsw:
-        scores, numbers = graph.search(snapshot, rows, queries.embeddings, depth, stages)
-    else:
-        scores, numbers = scan(rows, queries.embeddings, depth, how.oversample, stages)
-    if not hybrid:
-        return list(zip(scores.tolist(), numbers.tolist(), strict=True))
-    return [
-        _fused(snapshot, rows, queries, i, (scores[i], numbers[i]), top_k, depth, stages) for i in range(len(queries))
-    ]
+    return settings
 
 
 def _fused(
-    snapshot: Snapshot,
-    rows: Rows,
-    queries: Queries,
-    query: int,
-    nearest: Found,
-    top_k: int,
-    depth: int,
-    stages: dict[str, float],
+    snapshot: Snapshot, rows: Rows, queries: Queries, query: int, nearest: Found, how: How
 ) -> tuple[list[float], list[int]]:
     """The best rows of one query, by the fusion of both rankings, each with its cosine."""
-    with Stage(stages, "lexical"):
+    with Stage(how.stages, "lexical"):
         assert queries.texts is not None
-        ranked = _matching_words(snapshot, rows, queries.texts[query], depth)
-    fused = fuse([nearest[1], ranked], top_k)
+        ranked = _matching_words(snapshot, rows, queries.texts[query], how.depth)
+
+    def score(missing: NDArray[np.int64]) -> NDArray[np.float32]:
+        return cosines(rows, queries.embeddings[query], snapshot.positions(missing))
+
+    return fused(nearest, ranked, score, how)
+
+
+def fused(
+    nearest: Found, ranked: NDArray[np.int64], score: Callable[[NDArray[np.int64]], NDArray[np.float32]], how: How
+) -> tuple[list[float], list[int]]:
+    """The best rows by the fusion of the nearest ones and a ranking by words, each with its cosine.
+
+    Args:
+        nearest: scores and numbers, best first.
+        ranked: numbers, best first.
+        score: the cosines of rows, for those that are not among the nearest.
+        how: the queries are answered.
+    """
+    found = fuse([nearest[1], ranked], how.top_k).tolist()
     known = dict(zip(nearest[1].tolist(), nearest[0].tolist(), strict=True))
-    missing = np.array([number for number in fused.tolist() if number not in known], np.int64)
-    if len(missing):
-        with Stage(stages, "rescore"):
-            found = cosines(rows, queries.embeddings[query], snapshot.positions(missing))
-            known.update(zip(missing.tolist(), found.tolist(), strict=True))
-    return [known[number] for number in fused.tolist()], fused.tolist()
+    missing = [number for number in found if number not in known]
+    if missing:
+        with Stage(how.stages, "rescore"):
+            known.update(zip(missing, score(np.array(missing, np.int64)).tolist(), strict=True))
+    return [known[number] for number in found], found
 
 
 def _matching_words(snapshot: Snapshot, rows: Rows, text: str, depth: int) -> NDArray[np.int64]:

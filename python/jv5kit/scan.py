@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jv5kit.storage.segments import Segment
     from jv5kit.storage.state import Settings
 
     Found = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -35,6 +34,27 @@ PAIRS = 4096
 """Pairs of a query and a row that are multiplied exactly at a time."""
 
 
+class Part(Protocol):
+    """Some rows of an index: a segment of a folder, or what an engine gave of them."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+
+    @property
+    def first_row(self) -> int:
+        """Document number of the first one, at most."""
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """A whole tensor ``(rows, …)``."""
+
+    def rows_of(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """A whole tensor ``(rows, …)``, of which only some rows are needed."""
+
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The document numbers of some rows, which ascend."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """The rows that a query is compared with.
@@ -46,14 +66,14 @@ class Rows:
     """
 
     settings: Settings
-    segments: Sequence[Segment]
+    segments: Sequence[Part]
     masks: Sequence[NDArray[np.uint8] | None]
 
     def __len__(self) -> int:
         """Number of rows, whether masked or not."""
         return sum(segment.rows for segment in self.segments)
 
-    def split(self, positions: NDArray[np.int64]) -> list[tuple[Segment, Any, NDArray[np.int64]]]:
+    def split(self, positions: NDArray[np.int64]) -> list[tuple[Part, Any, NDArray[np.int64]]]:
         """The segments that hold some positions: each with where those are in the array, and their rows within it."""
         ends = np.cumsum([segment.rows for segment in self.segments])
         of_segment = np.searchsorted(ends, positions, "right")

@@ -48,5 +48,5 @@ def in_mode(settings: Settings, mode: SearchMode | None) -> Settings:
     if mode == "int8":
         return replace(settings, precision="int8")
     if mode == "ubinary" and settings.rescore == "int8":
-        return replace(settings, rescore="none")
+        return replace(settings, rescore="none", hnsw=False)
     return replace(settings, hnsw=False)

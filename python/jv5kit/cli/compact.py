@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jv5kit.cli.options import AnIndex, Json, Quiet, print_json
+from jv5kit.cli.options import AnIndex, Json, Quiet, folder_of, print_json
 
 
 def compact(index: AnIndex = None, json: Json = False, quiet: Quiet = False) -> None:
@@ -15,15 +15,14 @@ def compact(index: AnIndex = None, json: Json = False, quiet: Quiet = False) -> 
     from jv5kit.index import Index
     from jv5kit.progress import ProgressBar
     from jv5kit.retrieval import only_index
-    from jv5kit.storage.size import bytes_on_disk
 
-    path = index or only_index()
+    path = folder_of(index, "compact") if index else only_index()
     with Index.open(path) as opened:
-        before, segments = bytes_on_disk(opened), opened.segment_count
+        before, segments = opened.bytes_on_disk, opened.segment_count
         rows = opened.row_count + opened.deleted_count
         with ProgressBar("Compacting", lambda: rows, "rows", show=False if quiet or json else None) as progress:
             opened.compact(on_segment=progress)
-        after = bytes_on_disk(opened)
+        after = opened.bytes_on_disk
         if json:
             facts = {"index": str(path), "documents": len(opened), "segments": opened.segment_count}
             print_json(facts | {"bytes_before": before, "bytes": after})

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from jv5kit.cli.options import Force, Json, Quiet, print_json
+from jv5kit.cli.options import Force, Json, Quiet, folder_of, print_json
 
 
 def export(
     source: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
             metavar="INDEX|CHECKPOINT",
             help="An index (default: the only *.jv5 here), or a model: what jv5kit train wrote, any folder of one, or "
@@ -60,16 +60,17 @@ def export(
 
     if output is None:
         raise InputError("say where the files go with -o DIR")
-    if source is not None and is_model(source):
+    path = None if source is None else folder_of(source, "export")
+    if path is not None and is_model(path):
         if faiss:
-            raise InputError(f"--faiss is for an index; {source} is a model")
-        _export_model(source, output, merge=merge, int8=int8, onnx=onnx, force=force, json=json, quiet=quiet)
+            raise InputError(f"--faiss is for an index; {path} is a model")
+        _export_model(path, output, merge=merge, int8=int8, onnx=onnx, force=force, json=json, quiet=quiet)
         return
     for option, given in (("--merge", merge is not None), ("--int8", int8), ("--onnx", onnx)):
         if given:
-            place = "this is an index" if source is None else f"{source} is none"
+            place = "this is an index" if path is None else f"{path} is none"
             raise InputError(f"{option} is for a model: the output of jv5kit train, or any folder of one; {place}")
-    _export_index(source, output, faiss=faiss, force=force, json=json, quiet=quiet)
+    _export_index(path, output, faiss=faiss, force=force, json=json, quiet=quiet)
 
 
 def _export_model(

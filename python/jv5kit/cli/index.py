@@ -28,17 +28,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jv5kit.embeddings import EmbeddingsFile
-    from jv5kit.index import Index
     from jv5kit.sharding.reading import EmbeddingsFolder
-    from jv5kit.storage.state import Settings
+    from jv5kit.stores import Store
     from jv5kit.types import Document, Precision, Rescore
 
 
 def index(
     documents: Documents = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option("-o", "--output", metavar="DIR", help="The index (default: the input's name with .jv5, here)."),
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="URL", help="Keep the index in an engine instead of a folder.")
     ] = None,
     binary: Binary = False,
     precision: Annotated[
@@ -58,7 +60,7 @@ def index(
     ] = False,
     lexical: Annotated[bool, typer.Option("--lexical", help="Index the words too, for search --hybrid.")] = False,
     hnsw: Annotated[
-        bool, typer.Option("--hnsw", help="Keep a graph for approximate search; with --precision float32.")
+        bool, typer.Option("--hnsw", help="Keep a graph for approximate search; in a folder with --precision float32.")
     ] = False,
     passages: Annotated[
         int | None,
@@ -126,8 +128,8 @@ def index(
         hnsw=hnsw,
         passages=passages,
     )
-    path = output or _default_output(documents or embeddings or Path("index"))
-    run = _Run(path, goes_on, json=json)
+    place = _place(output, store, documents or embeddings or Path("index"))
+    run = _Run(place, goes_on, json=json)
 
     def skip(error: InputError) -> None:
         run.skipped += 1
@@ -147,9 +149,9 @@ def index(
     }
     try:
         opened = (
-            _go_on(path, lines, wanted, model, options, run)
+            _go_on(place, lines, wanted, model, options, run)
             if goes_on
-            else _build(path, lines, wanted, model, force, options, run)
+            else _build(place, lines, wanted, model, force, options, run)
         )
     except (KeyboardInterrupt, Jv5kitError) as error:
         raise run.stopped(error) from None
@@ -179,7 +181,7 @@ class _Wanted:
     hnsw: bool
     passages: int | None
 
-    def check(self, path: Path, settings: Settings, goes_on: str) -> None:
+    def check(self, index: Store, goes_on: str) -> None:
         """Refuse what an index does not have.
 
         Raises:
@@ -187,51 +189,65 @@ class _Wanted:
         """
         from jv5kit.errors import InputError
 
+        settings = index.settings
         for name in ("precision", "rescore", "dim", "passages"):
             given, stored = getattr(self, name), getattr(settings, name)
             if given is not None and given != stored:
                 has = "none" if stored is None else stored
-                raise InputError(f"--{name} {given}: {path} has {has}, which {goes_on} cannot change")
+                raise InputError(f"--{name} {given}: {index.name} has {has}, which {goes_on} cannot change")
         for name, stored in (
             ("rotate", settings.rotation is not None),
             ("lexical", settings.lexical),
             ("hnsw", settings.hnsw),
         ):
             if getattr(self, name) and not stored:
-                raise InputError(f"--{name}: {path} was built without it, which {goes_on} cannot change")
+                raise InputError(f"--{name}: {index.name} was built without it, which {goes_on} cannot change")
+
+
+def _place(output: str | None, store: str | None, source: Path) -> str:
+    """Where the index goes: a folder or a URL."""
+    from jv5kit.errors import InputError
+    from jv5kit.stores import is_url, shown
+
+    if output is not None and store is not None:
+        raise InputError("-o DIR and --store URL are two places for one index: choose one")
+    if store is not None and not is_url(store):
+        raise InputError(f"--store {store} is no URL; a folder is named with -o")
+    if output is not None and is_url(output):
+        raise InputError(f"-o {shown(output)} is no folder; a URL is named with --store")
+    return store or output or str(_default_output(source))
 
 
 def _build(
-    path: Path,
+    place: str,
     lines: _Lines | None,
     wanted: _Wanted,
     model: str | None,
     force: bool,
     options: dict[str, Any],
     run: _Run,
-) -> Index:
-    from jv5kit.building import check_settings
+) -> Store:
     from jv5kit.encoder import shared_encoder
     from jv5kit.errors import InputError
-    from jv5kit.index import Index
-    from jv5kit.storage.folder import check_free
+    from jv5kit.stores import store_class
 
-    check_free(path, force=force)
     settings = asdict(wanted) | {"precision": wanted.precision or "ubinary"}
-    check_settings(settings["precision"], wanted.rescore, hnsw=wanted.hnsw, passages=wanted.passages)
+    kind = store_class(place)
+    checked = {name: settings[name] for name in ("precision", "rescore", "hnsw", "passages")}
+    kind.check_new(place, **checked, force=force)
     if lines is not None and not lines.read_first():
         raise InputError(f"there is no document to index ({run.skipped} were skipped)")
     encoder = shared_encoder(model) if options["embeddings"] is None else None
-    return Index.build(path, lines, encoder, force=force, **settings, **options)
+    return kind.build(place, lines, encoder, force=force, **settings, **options)
 
 
 def _go_on(
-    path: Path, lines: _Lines | None, wanted: _Wanted, model: str | None, options: dict[str, Any], run: _Run
-) -> Index:
-    from jv5kit.index import Index
+    place: str, lines: _Lines | None, wanted: _Wanted, model: str | None, options: dict[str, Any], run: _Run
+) -> Store:
+    from jv5kit.stores import store_class
 
-    opened = Index.open(path)
-    wanted.check(path, opened.settings, str(run.goes_on))
+    opened = store_class(place).open(place)
+    wanted.check(opened, str(run.goes_on))
     if model is not None:
         opened.use_encoder(model)
     run.begins_with(len(opened))
@@ -273,10 +289,12 @@ class _Lines:
 class _Run:
     """What a run has to tell, as it goes and at its end."""
 
-    def __init__(self, path: Path, goes_on: str | None, *, json: bool) -> None:
+    def __init__(self, place: str, goes_on: str | None, *, json: bool) -> None:
+        from jv5kit.stores import shown
+
         self.goes_on = goes_on
         self.skipped = self.replaced = 0
-        self._path = path
+        self._name = shown(place)
         self._json = json
         self._documents: int | None = None
         self._added = False
@@ -297,20 +315,18 @@ class _Run:
             hint = "nothing was added"
         else:
             again = "the same command" if self.goes_on == "--upsert" else "the same command with --append"
-            hint = f"{self._documents:,} documents are in {self._path}; {again} goes on"
+            hint = f"{self._documents:,} documents are in {self._name}; {again} goes on"
         if isinstance(error, KeyboardInterrupt):
             print(f"jv5kit: interrupted; {hint}", file=sys.stderr)
         elif self._added:
             error.args = (f"{error}\n{hint}",)
         return error
 
-    def done(self, index: Index) -> None:
+    def done(self, index: Store) -> None:
         """Say what there is now."""
-        from jv5kit.storage.size import bytes_a_document
-
         settings = index.settings
         if self._json:
-            facts = {"index": str(self._path), "documents": len(index), "skipped": self.skipped}
+            facts = {"index": index.name, "documents": len(index), "skipped": self.skipped}
             if settings.passages is not None:
                 facts["passages"] = index.row_count
             print(json_lines.dumps(facts | ({"replaced": self.replaced} if self.goes_on == "--upsert" else {})))
@@ -321,8 +337,8 @@ class _Run:
             print(f"{self.skipped:,} documents were skipped", file=sys.stderr)
         passages = "" if settings.passages is None else f" in {index.row_count:,} passages"
         print(
-            f"{self._path}: {len(index):,} documents{passages}, {settings.dim} dimensions, {settings.precision}, "
-            f"{bytes_a_document(index):,.0f} bytes a document",
+            f"{index.name}: {len(index):,} documents{passages}, {settings.dim} dimensions, {settings.precision}, "
+            f"{index.bytes_on_disk / max(1, len(index)):,.0f} bytes a document",
             file=sys.stderr,
         )
 

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from jv5kit.cli.options import Json, Model
+from jv5kit.cli.options import Json, Model, folder_of
 
 
 def info(
-    index: Annotated[Path | None, typer.Argument(metavar="INDEX", help="An index.", show_default=False)] = None,
+    index: Annotated[
+        str | None, typer.Argument(metavar="INDEX", help="An index: a folder or a URL.", show_default=False)
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check every byte of the index, and that its parts belong together.")
     ] = False,
@@ -30,9 +32,9 @@ def info(
     if verify and index is None:
         raise InputError("--verify checks an index: name one")
     facts = _machine(model)
-    problems = _problems(index, json=json) if verify and index is not None else []
+    problems = _problems(folder_of(index, "info --verify"), json=json) if verify and index is not None else []
     if problems:
-        facts |= {"index": str(index), "damaged": problems}
+        facts |= {"index": index, "damaged": problems}
     elif index is not None:
         facts |= _index(index) | ({"verified": "every block, document and id"} if verify else {})
     for problem in problems:
@@ -131,14 +133,15 @@ def _machine(model: str | None) -> dict[str, Any]:
     }
 
 
-def _index(path: Path) -> dict[str, Any]:
+def _index(name: str) -> dict[str, Any]:
     from jv5kit.index import Index
-    from jv5kit.storage.size import bytes_a_document, bytes_on_disk
+    from jv5kit.stores import store_class
 
-    with Index.open(path) as index:
+    with store_class(name).open(name) as index:
         settings = index.settings
+        segments = {"segments": index.segment_count, "deleted": index.deleted_count} if isinstance(index, Index) else {}
         return {
-            "index": str(path),
+            "index": index.name,
             "documents": len(index),
             "passages": "none" if settings.passages is None else f"{settings.passages} tokens",
             "rows": index.row_count,
@@ -152,10 +155,9 @@ def _index(path: Path) -> dict[str, Any]:
             "index_model": settings.model or "none: the embeddings were given",
             "index_fingerprint": settings.fingerprint or "none",
             "fields": index.fields,
-            "segments": index.segment_count,
-            "deleted": index.deleted_count,
-            "bytes": bytes_on_disk(index),
-            "bytes_a_document": round(bytes_a_document(index), 1),
+            **segments,
+            "bytes": index.bytes_on_disk,
+            "bytes_a_document": round(index.bytes_on_disk / max(1, len(index)), 1),
         }
 
 

@@ -33,7 +33,7 @@ InIndex = Annotated[
     typer.Option("--index", "-i", metavar="INDEX", help="A folder or a URL (default: the only *.jv5 in this folder)."),
 ]
 AnIndex = Annotated[
-    Path | None,
+    str | None,
     typer.Argument(metavar="INDEX", help="An index (default: the only *.jv5 in this folder).", show_default=False),
 ]
 Where = Annotated[
@@ -147,6 +147,20 @@ def condition_of(where: str | None) -> Filter | None:
         return parse_filter(where)
     except InputError as error:
         raise InputError(f"--where: {error}") from None
+
+
+def folder_of(index: str, command: str) -> Path:
+    """The folder of an index, for a command that needs one.
+
+    Raises:
+        InputError: it is a URL.
+    """
+    from jv5kit.errors import InputError
+    from jv5kit.stores import is_url, shown
+
+    if is_url(index):
+        raise InputError(f"'jv5kit {command}' is for an index in a folder, which {shown(index)} is not")
+    return Path(index)
 
 
 def print_json(value: Any) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from jv5kit import building
 from jv5kit.contents import documents
 from jv5kit.errors import IndexNotFoundError, InputError
+from jv5kit.graph import check_graph
 from jv5kit.index import Index
+from jv5kit.index_settings import check_settings
 
 if TYPE_CHECKING:
     import os
@@ -56,11 +57,10 @@ class GrowingIndex:
             raise InputError(
                 f"{unknown[0]}={self._options[unknown[0]]!r} is no option of a vector store; it has {known}"
             )
-        building.check_settings(
-            self._options.get("precision", "ubinary"),
-            self._options.get("rescore"),
-            hnsw=self._options.get("hnsw", False),
-        )
+        precision = self._options.get("precision", "ubinary")
+        check_settings(precision, self._options.get("rescore"))
+        if self._options.get("hnsw"):
+            check_graph(precision)
         if path is None:
             path = Path(tempfile.mkdtemp(prefix="jv5kit-")) / "store.jv5"
             weakref.finalize(self, shutil.rmtree, path.parent, ignore_errors=True)

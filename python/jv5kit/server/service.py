@@ -14,7 +14,7 @@ import numpy as np
 from jv5kit.backends import Output
 from jv5kit.errors import InputError
 from jv5kit.index import Index
-from jv5kit.search_modes import in_mode, modes_of
+from jv5kit.search_modes import in_mode
 from jv5kit.server.batching import Batcher, Work
 from jv5kit.server.corpus_map import CorpusMap
 from jv5kit.server.errors import ApiError, bad_request, shown
@@ -224,7 +224,7 @@ class Service:
                     "lexical": settings.lexical,
                     "approximate": settings.hnsw,
                     "map": self._map is not None,
-                    "modes": {mode: _mode(index, mode)[1] for mode in modes_of(settings)},
+                    "modes": {mode: _mode(index, mode)[1] for mode in index.modes},
                     "fields": _fields(index),
                 }
             )
@@ -282,7 +282,7 @@ def to_json(value: Any) -> bytes:
 
 def _mode(index: Store, mode: SearchMode | None) -> tuple[SearchMode, float]:
     """A mode, by default the index's own, and the bytes a document that it works on."""
-    known = modes_of(index.settings)
+    known = index.modes
     name = next(iter(known)) if mode is None else mode
     # A document of several passages has as many rows.
     return name, round(known[name] * index.row_count / max(1, len(index)), 1)

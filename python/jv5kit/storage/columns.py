@@ -67,7 +67,7 @@ class Columns:
             if len(field) > MAX_NAME:
                 continue
             if len(columns) == MAX_FIELDS:
-                overflow = overflow or any(_pairs(value) is not None for value in found[field][1])
+                overflow = overflow or any(pairs_of(value) is not None for value in found[field][1])
             elif column := _column(len(metadata), *found[field]):
                 columns[field] = column
         return cls(len(metadata), columns, overflow)
@@ -180,7 +180,7 @@ def _column(total: int, rows: list[int], values: list[Any]) -> Column | None:
         with_field = []
         pairs = defaultdict(lambda: ([], []))
         for row, value in zip(rows, values, strict=True):
-            found = _pairs(value)
+            found = pairs_of(value)
             if found is not None:
                 with_field.append(row)
                 for type_, scalar in found:
@@ -208,7 +208,7 @@ def _column(total: int, rows: list[int], values: list[Any]) -> Column | None:
     return Column.of(present, elements, unfilterable)
 
 
-def _pairs(value: Any) -> list[tuple[str, Any]] | None:
+def pairs_of(value: Any) -> list[tuple[str, Any]] | None:
     """The scalars of a value with their types, nulls left out; None if it is neither a scalar nor a list of them."""
     pairs = []
     for scalar in value if isinstance(value, list | tuple) else (value,):

@@ -66,10 +66,15 @@ def wipe(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
 
 
+def words_of(query: str) -> list[str]:
+    """The words of a query to look for, each once: without stop words, unless it has nothing else."""
+    words = dict.fromkeys(_WORD.findall(query.lower()))
+    return [word for word in words if word not in STOP_WORDS or words.keys() <= STOP_WORDS]
+
+
 def rows(connection: sqlite3.Connection, query: str) -> Generator[int, None, None]:
     """Rows whose texts have any word of a query, the best by BM25 first."""
-    words = dict.fromkeys(_WORD.findall(query.lower()))
-    match = " OR ".join(f'"{word}"' for word in words if word not in STOP_WORDS or words.keys() <= STOP_WORDS)
+    match = " OR ".join(f'"{word}"' for word in words_of(query))
     if match:
         statement = f"SELECT rowid FROM lexical WHERE lexical MATCH ? ORDER BY bm25(lexical, {TITLE_WEIGHT}, 1), rowid"
         for (row,) in connection.execute(statement, (match,)):

