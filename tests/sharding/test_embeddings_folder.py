@@ -92,5 +92,5 @@ def test_damage_is_named(here: Path) -> None:
         with pytest.raises(InputError, match=message):
             EmbeddingsFolder(here / "shards")
     manifest.unlink()
-    with pytest.raises(InputError, match=f"{here}/shards holds no embeddings of jv5kit"):
+    with pytest.raises(InputError, match=f"{here}/shards has no manifest.json of jv5kit"):
         EmbeddingsFolder(here / "shards")

@@ -11,9 +11,9 @@ from clusters import actors, kill
 from command import run, write_jsonl
 
 from jv5kit.errors import InputError, Jv5kitError, MissingExtraError
+from jv5kit.sharding.encode_job import EncodeJob
 from jv5kit.sharding.encoding import Encoding
 from jv5kit.sharding.engines import ThisProcess
-from jv5kit.sharding.job import EncodeJob
 from jv5kit.sharding.ranges import cut
 from jv5kit.sharding.ray_cluster import RayWorkers, connected
 

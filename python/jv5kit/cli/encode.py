@@ -162,7 +162,7 @@ class _Run:
         from jv5kit.errors import InputError, Jv5kitError
         from jv5kit.logs import logger
         from jv5kit.progress import ProgressBar
-        from jv5kit.sharding.job import EncodeJob
+        from jv5kit.sharding.encode_job import EncodeJob
         from jv5kit.sharding.ranges import cut
 
         ranges = cut(self._documents, shards)
@@ -182,11 +182,11 @@ class _Run:
                         for message in done.skipped:
                             logger.warning("skipped: %s", message)
                         if self._json and done not in there:
-                            print_json({"shard": done.shard.name, "embeddings": done.documents})
+                            print_json({"shard": done.piece.name, "embeddings": done.documents})
                             sys.stdout.flush()
-                        progress(done.shard.range.lines)
+                        progress(done.piece.range.lines)
             except (KeyboardInterrupt, Jv5kitError) as error:
-                hint = f"{len(finished)} of {len(job.shards)} shards are in {output}; the same command goes on"
+                hint = f"{len(finished)} of {len(ranges.ranges)} shards are in {output}; the same command goes on"
                 if isinstance(error, KeyboardInterrupt):
                     print(f"jv5kit: interrupted; {hint}", file=sys.stderr)
                 elif finished:

@@ -18,6 +18,7 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from jv5kit import _native
@@ -28,7 +29,6 @@ from jv5kit.storage.snapshot import SEGMENTS, Snapshot, open_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 FILE = "shards.json"
 FORMAT = 1
@@ -129,6 +129,8 @@ def publish(folder: Path, shards: Sequence[str], before: Published | None) -> Pu
         catalog.close()
     version, old = (before.version, before.shards) if before is not None else (0, ())
     published = Published(version + 1, tuple(shards), tuple(digests), old)
+    # The names of new versions before the state that has them.
+    fsync_path(folder)
     with new_file(folder / FILE) as file:
         file.write(published.to_bytes())
     sweep(folder, published)
@@ -148,7 +150,12 @@ def sweep(folder: Path, published: Published | None) -> None:
 
 def shard_name(version: int, number: int) -> str:
     """The folder of a shard that a version brings."""
-    return f"{version:06d}/{number:05d}"
+    return str(shard_path(Path(f"{version:06d}"), number))
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where a shard is built in a folder that is to become a version."""
+    return folder / f"{number:05d}"
 
 
 def copy_shard(source: Path, target: Path) -> None:

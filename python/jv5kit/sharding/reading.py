@@ -9,7 +9,8 @@ import numpy as np
 
 from jv5kit.embeddings import EmbeddingsFile
 from jv5kit.errors import InputError
-from jv5kit.sharding.job import read_manifest
+from jv5kit.sharding.encode_job import MANIFEST
+from jv5kit.sharding.manifest import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class EmbeddingsFolder:
-    """What :mod:`jv5kit.sharding.job` wrote, in the order of the input.
+    """What :mod:`jv5kit.sharding.encode_job` wrote, in the order of the input.
 
     Raises:
         InputError: it is no such folder, or a shard is missing or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
-        count = read_manifest(folder)["shards"]
+        count = read_manifest(folder / MANIFEST)["shards"]
         names = [f"{number:05d}-of-{count:05d}" for number in range(count)]
         for name in names:
             for path in (folder / f"embeddings-{name}.npy", folder / f"ids-{name}.jsonl"):

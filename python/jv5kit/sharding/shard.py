@@ -41,6 +41,7 @@ class Description:
         settings: of the index.
         documents: how many it has.
         rows: how many those have.
+        bytes: of its files.
         columns: the layouts of the columns of its segments.
         rotation: that queries go through, or None.
     """
@@ -48,6 +49,7 @@ class Description:
     settings: Settings
     documents: int
     rows: int
+    bytes: int
     columns: list[Layout]
     rotation: NDArray[np.float32] | None
 
@@ -85,10 +87,17 @@ class Shard:
 
     def describe(self) -> tuple[int, Description]:
         """What it is."""
-        state, snapshot = self._newest()
-        layouts = [json.loads(entry.layout)["columns"] for entry in snapshot.state.segments]
-        rotation = None if snapshot.rotation is None else snapshot.rotation.matrix
-        return state, Description(snapshot.state.settings, snapshot.documents, snapshot.state.rows, layouts, rotation)
+        checksum, snapshot = self._newest()
+        state = snapshot.state
+        files = (path for path in snapshot.catalog.path.parent.rglob("*") if path.is_file())
+        return checksum, Description(
+            state.settings,
+            snapshot.documents,
+            state.rows,
+            sum(path.stat().st_size for path in files),
+            [json.loads(entry.layout)["columns"] for entry in state.segments],
+            None if snapshot.rotation is None else snapshot.rotation.matrix,
+        )
 
     def find(self, queries: Queries, how: How) -> tuple[int, Found]:
         """The candidates of queries, which fit the index, and whose filter was checked against all of it."""
@@ -130,6 +139,11 @@ class Shard:
         state, snapshot = self._newest()
         return state, snapshot.count_documents(snapshot.numbers(snapshot.unchecked_masks(condition)))
 
+    def close(self) -> None:
+        """Close its files."""
+        for snapshot in self._snapshots.values():
+            snapshot.catalog.close()
+
     def _newest(self) -> tuple[int, Snapshot]:
         """The published state, open, and its checksum."""
         while True:
@@ -140,8 +154,8 @@ class Shard:
                 published = Published.of_bytes(self._folder / FILE, data)
                 if len(published.shards) != self._count:
                     raise ReshapedError(
-                        f"{self._folder} has {len(published.shards)} shards by now, not {self._count}: publish it again, "
-                        "with 'jv5kit publish'"
+                        f"{self._folder} has {len(published.shards)} shards by now, not {self._count}: publish it "
+                        "again, with 'jv5kit publish'"
                     )
                 last = dict([*self._snapshots.items()][-1:])
                 try:
