@@ -29,6 +29,7 @@ LAYERS = [
     {"index_settings"},
     {"building", "index_reader"},
     {"index"},
+    {"sharding"},
     {"stores"},
     {"contents", "retrieval"},
     {"server"},
@@ -51,6 +52,7 @@ EXTRAS: dict[str, set[str]] = {
     "llama_index": set(),
     "matplotlib": {"plots.py"},
     "mteb": {"mteb_adapter.py"},
+    "ray": set(),
     "sentence_transformers": set(),
     "sklearn": {"classification.py", "clustering.py"},
 }

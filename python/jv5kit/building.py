@@ -210,7 +210,7 @@ def add(
     """
     run = _Run(writer, source, rotate=rotate, upsert=upsert, skip=skip)
     if rotate and source.embeddings is not None and source.embeddings.shape[0]:
-        run.fit_rotation(_sample(source.embeddings))
+        run.fit_rotation(sample_of(source.embeddings))
     # Embeddings that are encoded are a sample themselves, as soon as there are enough of them.
     first_size = ROTATION_SAMPLE if rotate else None
     with one_warning(), ProgressBar("Indexing", source.total, "documents", show=show_progress_bar) as progress:
@@ -366,7 +366,7 @@ class _Run:
         self._skip(error)
 
 
-def _sample(embeddings: Rows) -> NDArray[np.float32]:
+def sample_of(embeddings: Rows) -> NDArray[np.float32]:
     """Embeddings from all over the source: up to :data:`ROTATION_SAMPLE`, in slices of neighbours."""
     count = embeddings.shape[0]
     slices = min(64, -(-count // 128))

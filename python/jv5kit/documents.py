@@ -11,6 +11,7 @@ import json
 import sys
 import zlib
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -50,11 +51,7 @@ def read_documents(path: Path, skip: Callable[[DocumentError], None] | None = No
         InputError: the file cannot be opened.
         DocumentError: the first bad line, as ``file:line: what is wrong``.
     """
-
-    def document(record: dict[str, Any], number: int, origin: str) -> Document:
-        return document_from_record(record, str(number), origin)
-
-    return read_records(path, document, skip)
+    return read_records(path, _document, skip)
 
 
 def read_records(
@@ -67,24 +64,97 @@ def read_records(
         parse: called with an object, the number of its line and ``file:line``; a ValueError says what is wrong with it.
         skip: takes the errors.
     """
-    name = "<stdin>" if path == STDIN else path.name
-    number = 0
     with _open(path) as file:
-        while True:
-            number += 1
-            origin = f"{name}:{number}"
-            try:
-                line = read_line(file)
-                if line is None:
-                    return
-                parsed = parse(json_object(line, number), number, origin)
-            except CutShortError as error:
-                _refuse(skip, f"{origin}: {error}")
+        yield from _records(file, "<stdin>" if path == STDIN else path.name, parse, skip)
+
+
+def read_range(
+    path: Path,
+    start: int,
+    end: int,
+    *,
+    first_line: int | None = None,
+    skip: Callable[[DocumentError], None] | None = None,
+) -> Iterator[Document]:
+    """Read the documents whose lines begin in a range of bytes, so that ranges that meet share them out.
+
+    They are those that :func:`read_documents` gives, and so are the errors, which say the byte beside the line.
+
+    Args:
+        path: a ``.jsonl`` file that can be read from any byte: neither gzipped nor standard input.
+        start: the first byte of the range.
+        end: the byte after the last one.
+        first_line: number of the first line that begins in the range, counted where it is not given.
+        skip: takes the errors, as for :func:`read_documents`.
+
+    Raises:
+        InputError: the file cannot be opened, or cannot be read from any byte.
+        DocumentError: the first bad line.
+    """
+    refuse_ranges(path)
+    with _open(path) as file:
+        before = 0
+        if start:
+            before = _lines_before(file, start) if first_line is None else first_line - 1
+            # The line that has the byte before begins in another range.
+            file.seek(start - 1)
+            while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+                pass
+        yield from _records(file, path.name, _document, skip, before, end)
+
+
+def refuse_ranges(path: Path) -> None:
+    """Refuse an input that cannot be read from any byte.
+
+    Raises:
+        InputError: it is standard input, or gzipped.
+    """
+    if path == STDIN:
+        raise InputError("standard input cannot be split among workers: write it to a file")
+    if path.suffix == ".gz":
+        raise InputError(f"{path} is gzipped, and cannot be split among workers: unpack it with gzip -dk")
+
+
+def _records(
+    file: IO[bytes],
+    name: str,
+    parse: Callable[[dict[str, Any], int, str], T],
+    skip: Callable[[DocumentError], None] | None,
+    before: int = 0,
+    end: int | None = None,
+) -> Iterator[T]:
+    """What the lines of a file stand for from where it is, ``before`` lines in, to those that begin at ``end``."""
+    for number in count(before + 1):
+        origin = f"{name}:{number}"
+        if end is not None:
+            if file.tell() >= end:
                 return
-            except ValueError as error:
-                _refuse(skip, f"{origin}: {error}")
-                continue
-            yield parsed
+            origin += f" (byte {file.tell()})"
+        try:
+            line = read_line(file)
+            if line is None:
+                return
+            parsed = parse(json_object(line, number), number, origin)
+        except CutShortError as error:
+            _refuse(skip, f"{origin}: {error}")
+            return
+        except ValueError as error:
+            _refuse(skip, f"{origin}: {error}")
+            continue
+        yield parsed
+
+
+def _document(record: dict[str, Any], number: int, origin: str) -> Document:
+    return document_from_record(record, str(number), origin)
+
+
+def _lines_before(file: IO[bytes], start: int) -> int:
+    """Lines that begin before a byte."""
+    lines, left = 1, start - 1
+    while left and (block := file.read(min(left, 1 << 20))):
+        lines += block.count(b"\n")
+        left -= len(block)
+    return lines
 
 
 def count_lines(path: Path) -> int | None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from jv5kit import _native
 from jv5kit.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 
 def whole_number(name: str, value: Any) -> int:
@@ -92,10 +94,8 @@ class EmbeddingsFile:
         self._path = path
         try:
             with path.open("rb") as file:
-                version = np.lib.format.read_magic(file)
-                read_header = (
-                    np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                )
+                version = npy.read_magic(file)
+                read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                 self.shape, fortran_order, self.dtype = read_header(file)
                 self._offset = file.tell()
                 size = path.stat().st_size
@@ -123,6 +123,20 @@ class EmbeddingsFile:
             file.seek(self._offset + start * self._row_bytes)
             values = np.fromfile(file, self.dtype, max(0, stop - start) * self.shape[1])
         return values.reshape(-1, self.shape[1])
+
+
+def write_npy(file: IO[bytes], batches: Iterable[NDArray[Any]], dtype: DTypeLike, columns: int) -> int:
+    """Write batches of rows as one ``.npy`` array ``(n, columns)`` to a file that is empty; returns n."""
+    header: dict[str, Any] = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+    npy.write_array_header_1_0(file, header | {"shape": (0, columns)})
+    count = 0
+    for rows in batches:
+        file.write(rows.data)
+        count += len(rows)
+    # The header has room for any number of rows, so that it can be written again in place.
+    file.seek(0)
+    npy.write_array_header_1_0(file, header | {"shape": (count, columns)})
+    return count
 
 
 def truncate_embeddings(embeddings: ArrayLike, dim: int) -> NDArray[np.float32]:

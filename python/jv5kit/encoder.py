@@ -178,7 +178,7 @@ class Encoder:
                         rows = slice(rows[0], rows[-1] + 1)
                     embeddings[rows] = self.backend.embed([tokens[i] for i in batch], adapter, output)
                     progress(len(batch))
-        _count_cut(cut, len(texts), self.checkpoint.max_tokens)
+        _count_cut(CutTexts(cut, len(texts), self.checkpoint.max_tokens))
         return embeddings[0] if isinstance(inputs, str) else embeddings
 
     def encode_query(self, inputs: str | Sequence[str], *, task: str = "retrieval", **options: Any) -> NDArray[Any]:
@@ -304,46 +304,56 @@ def _check_text(name: str, text: object) -> None:
 
 
 @dataclass(slots=True)
-class _CutTexts:
+class CutTexts:
     """Texts that were longer than a model's context."""
 
     cut: int = 0
     total: int = 0
     max_tokens: int = 0
 
+    def add(self, more: CutTexts) -> None:
+        """Count those of other calls, or of another process, as well."""
+        self.cut += more.cut
+        self.total += more.total
+        self.max_tokens = max(self.max_tokens, more.max_tokens)
+
     def warn(self) -> None:
+        """Warn of them, if there are any."""
         if self.cut:
-            logger.warning(
-                "%d of %d texts are longer than the model's %d tokens and were cut",
-                self.cut,
-                self.total,
-                self.max_tokens,
-            )
+            counts = self.cut, self.total, self.max_tokens
+            logger.warning("%d of %d texts are longer than the model's %d tokens and were cut", *counts)
 
 
-_counting: ContextVar[_CutTexts | None] = ContextVar("counting", default=None)
+_counting: ContextVar[CutTexts | None] = ContextVar("counting", default=None)
+
+
+@contextmanager
+def cut_texts() -> Iterator[CutTexts]:
+    """Count the texts that the calls inside cut, instead of a warning by each."""
+    counter = CutTexts()
+    token = _counting.set(counter)
+    try:
+        yield counter
+    finally:
+        _counting.reset(token)
 
 
 @contextmanager
 def one_warning() -> Iterator[None]:
-    """Count the texts that the calls inside cut, and warn of them once, at the end."""
-    counter = _CutTexts()
-    token = _counting.set(counter)
-    try:
-        yield
-    finally:
-        _counting.reset(token)
-        counter.warn()
+    """Warn of the texts that the calls inside cut once, at the end."""
+    with cut_texts() as counter:
+        try:
+            yield
+        finally:
+            counter.warn()
 
 
-def _count_cut(cut: int, total: int, max_tokens: int) -> None:
+def _count_cut(more: CutTexts) -> None:
     counter = _counting.get()
     if counter is None:
-        _CutTexts(cut, total, max_tokens).warn()
-        return
-    counter.cut += cut
-    counter.total += total
-    counter.max_tokens = max_tokens
+        more.warn()
+    else:
+        counter.add(more)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:

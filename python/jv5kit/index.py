@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from jv5kit.building import Added, AddOptions
+    from jv5kit.building import Added, AddOptions, IndexWriter
     from jv5kit.encoder import Encoder
     from jv5kit.querying import Where
     from jv5kit.sources import Rows
@@ -191,7 +191,7 @@ class Index(IndexReader):
             if condition is not None:
                 numbers = writer.snapshot().matching(condition)
             else:
-                numbers = _numbers_of(writer, id_list(ids or ()), on_missing)
+                numbers = numbers_of(writer, id_list(ids or ()), on_missing)
             return writer.delete(numbers)
 
     def compact(self, *, on_segment: Callable[[int], None] | None = None) -> None:
@@ -251,7 +251,7 @@ class Index(IndexReader):
             self.refresh()
 
 
-def _numbers_of(writer: Writer, ids: Sequence[str], on_missing: Callable[[str], None] | None) -> list[int]:
+def numbers_of(writer: IndexWriter, ids: Sequence[str], on_missing: Callable[[str], None] | None) -> list[int]:
     """The rows of the documents that the index has; ``on_missing`` is called with each id that it has not."""
     distinct = list(dict.fromkeys(ids))
     numbers: list[int] = []

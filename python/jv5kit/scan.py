@@ -30,6 +30,9 @@ QUERY_TILE = 64
 BLOCK_ROWS = 16384
 """Rows of a float32 segment that are compared at a time."""
 
+PAIRS = 4096
+"""Pairs of a query and a row that are multiplied exactly at a time."""
+
 
 class Part(Protocol):
     """Some rows of an index: a segment of a folder, or what an engine gave of them."""
@@ -105,48 +108,83 @@ class Rows:
         return [(*(segment.tensor(name) for name in names), mask) for segment, mask in parts]
 
 
-def scan(rows: Rows, queries: NDArray[np.float32], top_k: int, oversample: int, stages: dict[str, float]) -> Found:
-    """The best rows of each query.
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a scan leaves for each query: the best of them by score, then by position, are the rows that it finds.
 
-    Args:
-        rows: to search.
-        queries: float32 ``(q, dim)`` of unit length.
-        top_k: at least 1.
-        oversample: candidates for each row wanted, where those are rescored.
-        stages: takes the milliseconds of the stages.
+    Attributes:
+        scores: float32 ``(q, n)``.
+        positions: int64 ``(q, n)``.
+        keys: ``(q, n)``, by which the scan chose them, the least first; None where it chose them by their scores.
+    """
+
+    scores: NDArray[np.float32]
+    positions: NDArray[np.int64]
+    keys: NDArray[Any] | None = None
+
+    def best(self, top_k: int) -> Found:
+        """The scores and the positions of the ``top_k`` best of each query."""
+        scores, positions = best(self.scores, self.positions, top_k)
+        # Rounding may carry a cosine of 1 a little beyond it.
+        return np.clip(scores, -1, 1), positions
+
+
+def scan(rows: Rows, queries: NDArray[np.float32], top_k: int, oversample: int, stages: dict[str, float]) -> Found:
+    """The best rows of each query; the arguments are those of :func:`candidates`.
 
     Returns:
         Scores float32 and document numbers int64, both ``(q, min(top_k, rows searched))``, by score, then number.
     """
-    settings = rows.settings
-    top_k = min(top_k, len(rows))
-    if settings.precision == "float32":
-        with Stage(stages, "scan"):
-            tiles = [queries[start : start + QUERY_TILE] for start in range(0, len(queries), QUERY_TILE)]
-            found = [_float_candidates(rows, tile, top_k) for tile in tiles]
-            scores, positions = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    elif settings.precision == "ubinary" and settings.rescore == "none":
-        return scan_codes(rows, quantize_embeddings(queries), top_k, stages)
-    else:
-        with Stage(stages, "scan"):
-            count = min(top_k * oversample, len(rows))
-            if settings.precision == "int8":
-                values, _, _ = _native.quantize_rows(queries, False)
-                _, positions = _native.dot_search(values, rows.parts("rows", "scales"), count, None)
-            else:
-                _, positions = _native.hamming_search(quantize_embeddings(queries), rows.parts("codes"), count, None)
-        with Stage(stages, "rescore"):
-            scores, positions = best(_rescore(rows, queries, positions), positions, top_k)
-    # Rounding may carry a cosine of 1 a little beyond it.
-    return np.clip(scores, -1, 1), rows.numbers(positions)
+    scores, positions = candidates(rows, queries, top_k, oversample, stages).best(top_k)
+    return scores, rows.numbers(positions)
 
 
 def scan_codes(rows: Rows, codes: NDArray[np.uint8], top_k: int, stages: dict[str, float]) -> Found:
-    """The rows with the nearest codes: the cosine as far as bits know it, ``1 - 2 * distance / dim``."""
+    """The rows with the nearest codes, as :func:`scan` gives them."""
+    scores, positions = code_candidates(rows, codes, top_k, stages).best(top_k)
+    return scores, rows.numbers(positions)
+
+
+def candidates(
+    rows: Rows, queries: NDArray[np.float32], top_k: int, oversample: int, stages: dict[str, float]
+) -> Candidates:
+    """The rows that each query leaves, with their scores.
+
+    A score is a function of the query and the row alone, whatever they are compared beside.
+
+    Args:
+        rows: to search.
+        queries: float32 ``(q, dim)`` of unit length.
+        top_k: rows wanted, at least 1.
+        oversample: candidates for each row wanted, where those are rescored.
+        stages: takes the milliseconds of the stages.
+    """
+    settings = rows.settings
+    if settings.precision == "float32":
+        with Stage(stages, "scan"):
+            tiles = [queries[start : start + QUERY_TILE] for start in range(0, len(queries), QUERY_TILE)]
+            found = [_float_candidates(rows, tile, min(top_k, len(rows))) for tile in tiles]
+            return Candidates(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    if settings.precision == "ubinary" and settings.rescore == "none":
+        return code_candidates(rows, quantize_embeddings(queries), top_k, stages)
+    count = min(top_k * oversample, len(rows))
+    keys: NDArray[Any]
     with Stage(stages, "scan"):
-        found = _native.hamming_search(codes, rows.parts("codes"), min(top_k, len(rows)), None)
-    distances, positions = found
-    return (1 - 2 / rows.settings.dim * distances).astype(np.float32), rows.numbers(positions)
+        if settings.precision == "int8":
+            values, _, _ = _native.quantize_rows(queries, False)
+            products, positions = _native.dot_search(values, rows.parts("rows", "scales"), count, None)
+            keys = -products
+        else:
+            keys, positions = _native.hamming_search(quantize_embeddings(queries), rows.parts("codes"), count, None)
+    with Stage(stages, "rescore"):
+        return Candidates(_rescore(rows, queries, positions), positions, keys)
+
+
+def code_candidates(rows: Rows, codes: NDArray[np.uint8], top_k: int, stages: dict[str, float]) -> Candidates:
+    """The rows with the nearest codes: their score is the cosine as far as bits know it, ``1 - 2 * distance / dim``."""
+    with Stage(stages, "scan"):
+        distances, positions = _native.hamming_search(codes, rows.parts("codes"), min(top_k, len(rows)), None)
+    return Candidates((1 - 2 / rows.settings.dim * distances).astype(np.float32), positions)
 
 
 def cosines(rows: Rows, query: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -155,7 +193,7 @@ def cosines(rows: Rows, query: NDArray[np.float32], positions: NDArray[np.int64]
     if settings.precision == "float32":
         scores = np.empty(positions.shape, np.float32)
         for segment, within, local in rows.split(positions):
-            scores[within] = segment.rows_of("embeddings", local)[local] @ query
+            scores[within] = _products(query[None], np.zeros_like(local), segment.rows_of("embeddings", local), local)
     elif settings.precision == "ubinary" and settings.rescore == "none":
         code = quantize_embeddings(query[None])
         scores = np.empty(positions.shape, np.float32)
@@ -220,7 +258,13 @@ def _rescore(rows: Rows, queries: NDArray[np.float32], positions: NDArray[np.int
 
 
 def _float_candidates(rows: Rows, queries: NDArray[np.float32], top_k: int) -> Found:
-    """The best positions among float32 rows, by exact products block by block."""
+    """The best positions among float32 rows, by exact products block by block.
+
+    What a product of matrices adds up depends on what else is in them. It only says which pairs are in question; those
+    are multiplied apart.
+    """
+    # Twice what adding up dim products of unit vectors can be wrong by.
+    doubt = np.float32(rows.settings.dim * np.finfo(np.float32).eps)
     scores = np.empty((len(queries), 0), np.float32)
     positions = np.empty((len(queries), 0), np.int64)
     first = 0
@@ -234,16 +278,42 @@ def _float_candidates(rows: Rows, queries: NDArray[np.float32], top_k: int) -> F
                 numbers = numbers[flags[start : start + BLOCK_ROWS]]
                 stored = embeddings[numbers]
             block = queries @ stored.T
-            if scores.shape[1] >= top_k and len(numbers):
-                # Rows come in order, so an equal score loses its tie: only a better one can enter.
-                better = (block > scores[:, -1:]).any(axis=0)
-                block, numbers = block[:, better], numbers[better]
-            if len(numbers):
-                scores = np.concatenate([scores, block], axis=1)
-                positions = np.concatenate([positions, np.broadcast_to(numbers + first, block.shape)], axis=1)
+            enough: Any
+            if scores.shape[1] == top_k:
+                enough = scores[:, -1:] - doubt
+            elif len(numbers) > top_k:
+                enough = np.partition(block, -top_k, axis=1)[:, [-top_k]] - 2 * doubt
+            else:
+                enough = -np.inf
+            of_query, columns = np.nonzero(block >= enough)
+            if len(columns):
+                products = _products(queries, of_query, stored, columns)
+                scores = np.concatenate([scores, _by_query(of_query, products, -np.inf, len(queries))], axis=1)
+                found = _by_query(of_query, numbers[columns] + first, -1, len(queries))
+                positions = np.concatenate([positions, found], axis=1)
                 scores, positions = best(scores, positions, top_k)
         first += segment.rows
     return scores, positions
+
+
+def _products(
+    queries: NDArray[np.float32], of_query: NDArray[np.int64], stored: NDArray[np.float32], rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The product of each pair of a query and a row ``(n,)``, as exact as float32 can have it."""
+    products = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), PAIRS):
+        part = slice(start, start + PAIRS)
+        # Products of float32 are exact in float64, and their sum is to far more digits than are kept.
+        products[part] = (queries[of_query[part]].astype(np.float64) * stored[rows[part]]).sum(axis=1)
+    return products
+
+
+def _by_query(of_query: NDArray[np.int64], values: NDArray[Any], missing: float, queries: int) -> NDArray[Any]:
+    """Values of queries, in the order of those, as an array ``(q, most of one)``."""
+    counts = np.bincount(of_query, minlength=queries)
+    table = np.full((queries, counts.max()), missing, values.dtype)
+    table[of_query, np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)] = values
+    return table
 
 
 def best(scores: NDArray[np.float32], rows: NDArray[np.int64], top_k: int) -> Found:

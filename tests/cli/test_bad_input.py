@@ -126,7 +126,7 @@ def test_wrong_arguments_of_index(folder: Path, arguments: list[str], message: s
         ([], "there is nothing to index"),
         (["nothing.jsonl"], "cannot read nothing.jsonl: No such file or directory"),
         (["."], "cannot read .: Is a directory"),
-        (["--embeddings", "."], "cannot read .: Is a directory"),
+        (["--embeddings", "."], ". has no manifest.json of jv5kit: No such file or directory"),
         (["-"], "standard input has no name: say where the index goes with -o DIR"),
         (["docs.jsonl", "-m", "./nowhere"], "model './nowhere' is neither a folder nor a hub id"),
         (["docs.jsonl", "-m", "~nobody-of-that-name/x"], "model '~nobody-of-that-name/x' is neither a folder nor a"),

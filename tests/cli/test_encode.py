@@ -72,7 +72,7 @@ def test_what_was_encoded_can_be_indexed(here: Path, inside: Inside) -> None:
 
 
 def test_more_documents_than_a_batch(here: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jv5kit.cli.encode._BATCH", 7)
+    monkeypatch.setattr("jv5kit.sharding.encoding.ENCODED_TOGETHER", 7)
     write_jsonl(here / "docs.jsonl", [{"text": "a " * words} for words in range(1, 101)])
     outcome = inside("encode", "docs.jsonl", "-o", "x.npy")
     assert np.load("x.npy").shape == (100, 64)
@@ -114,7 +114,7 @@ def test_nothing_is_overwritten_without_force(here: Path, inside: Inside) -> Non
 
 
 def test_a_failure_leaves_the_old_file(here: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jv5kit.cli.encode._BATCH", 2)
+    monkeypatch.setattr("jv5kit.sharding.encoding.ENCODED_TOGETHER", 2)
     inside("encode", "docs.jsonl", "-o", "x.npy")
     before = (here / "x.npy").read_bytes()
     with (here / "docs.jsonl").open("a") as file:
@@ -133,7 +133,7 @@ def test_a_failure_leaves_the_old_file(here: Path, inside: Inside, monkeypatch: 
         (["docs.jsonl", "--binary", "--precision", "float32"], "--binary is --precision ubinary; it contradicts"),
         (["docs.jsonl", "--dim", "0"], "--dim 0 is outside 1..64"),
         (["docs.jsonl", "-o", "nowhere/x.npy"], "cannot write nowhere/x.npy: No such file or directory"),
-        (["docs.jsonl", "-o", "..", "--force"], ".. is a folder; name a file"),
+        (["docs.jsonl", "-o", "..", "--force"], "/.. exists and holds no embeddings"),
         (["empty.jsonl"], "there is no document to encode"),
         (["empty.jsonl", "-o", "x.npy"], "there is no document to encode"),
         (["nothing.jsonl"], "cannot read nothing.jsonl: No such file or directory"),
@@ -144,7 +144,7 @@ def test_wrong_arguments(here: Path, inside: Inside, arguments: list[str], messa
     (here / "empty.jsonl").touch()
     outcome = inside("encode", *arguments, code=2)
     assert outcome.stdout == ""
-    assert outcome.stderr.startswith(f"jv5kit: {message}")
+    assert message in outcome.stderr
     assert not (here / "x.npy").exists()
 
 
@@ -157,10 +157,10 @@ def test_an_interrupted_run_leaves_nothing(here: Path, tiny_model: Path) -> None
         process.stdin.write(b'{"text": "a penguin"}\n')
         process.stdin.flush()
         for _ in range(600):
-            if (here / ".x.npy.tmp").exists():
+            if list(here.glob(".x.npy.*.tmp")):
                 break
             time.sleep(0.05)
-        assert (here / ".x.npy.tmp").exists()
+        assert list(here.glob(".x.npy.*.tmp"))
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=60)
     checked(subprocess.CompletedProcess(command, process.returncode, out, errors), 130)

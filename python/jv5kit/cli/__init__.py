@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from jv5kit.cli import compact, delete, encode, eval, export, get, index, info, mine, search, serve, train
+from jv5kit.cli.options import RayCommand
 from jv5kit.errors import InputError, Jv5kitError
 
 app = typer.Typer(
@@ -33,7 +34,7 @@ app.command()(delete.delete)
 app.command()(compact.compact)
 app.command()(export.export)
 app.command()(mine.mine)
-app.command()(encode.encode)
+app.command(cls=RayCommand)(encode.encode)
 app.command("eval")(eval.evaluate)
 app.command()(train.train)
 app.command()(serve.serve)

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-import json
+import json as json_lines
 import sys
-from itertools import chain, islice
+from contextlib import closing
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jv5kit.cli.options import Binary, Dim, Force, Model, Quiet, Verbose, wanted_precision
+from jv5kit.cli.options import (
+    Binary,
+    Dim,
+    Force,
+    Json,
+    Model,
+    OnRay,
+    Quiet,
+    SkipInvalid,
+    Verbose,
+    Workers,
+    engine_of,
+    print_json,
+    wanted_precision,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
-_BATCH = 4096
+    from jv5kit.errors import InputError
+    from jv5kit.sharding.encoding import Encoding
+    from jv5kit.sharding.engines import Engine
+    from jv5kit.types import Document
 
 
 def encode(
@@ -27,7 +44,10 @@ def encode(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="X.npy", help="A new file (default: standard output, one JSON array a line)."
+            "-o",
+            "--output",
+            metavar="X.npy|DIR",
+            help="A new file, or a folder of shards (default: standard output, one JSON array a line).",
         ),
     ] = None,
     binary: Binary = False,
@@ -41,87 +61,154 @@ def encode(
         str,
         typer.Option("--task", metavar="TASK", help="retrieval, text-matching, clustering or classification."),
     ] = "retrieval",
+    shards: Annotated[
+        int | None, typer.Option("--shards", metavar="N", help="Shards of a folder (default: one for 4 MiB of input).")
+    ] = None,
+    workers: Workers = None,
+    ray: OnRay = None,
     force: Force = False,
+    skip_invalid: SkipInvalid = False,
+    json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Encode documents into embeddings of unit length, or into codes.
 
-    DOCUMENTS has a JSON object a line, as for 'jv5kit index'; only "title" and "text" are used.
+    DOCUMENTS has a JSON object a line, as for 'jv5kit index'; only "title" and "text" are used. Into a folder they are
+    encoded in shards, by several --workers or those of a Ray cluster: 'jv5kit index --embeddings DIR' takes it. A shard
+    is safe as soon as it is done, and the same command goes on with an interrupted one.
     """
-    from jv5kit.documents import count_lines, read_documents
-    from jv5kit.encoder import Encoder, one_warning
     from jv5kit.errors import InputError
     from jv5kit.logs import log_to_stderr
-    from jv5kit.progress import ProgressBar
+    from jv5kit.sharding.encoding import Encoding
     from jv5kit.tasks import TASKS
 
     log_to_stderr(quiet=quiet, verbose=verbose)
-    wanted = wanted_precision(precision, binary=binary, known=("float32", "ubinary")) or "float32"
+    wanted = wanted_precision(precision, binary=binary, known=("float32", "ubinary"))
     if task not in TASKS:
         raise InputError(f"--task {task} is not known; choose one of {', '.join(TASKS)}")
-    if output is not None and output.is_dir():
-        raise InputError(f"{output} is a folder; name a file")
-    if output is not None and output.exists() and not force:
-        raise InputError(f"{output} exists; replace it with --force")
-    # The first document before the model is loaded: that takes seconds.
-    read = read_documents(documents)
-    first = next(read, None)
-    if first is None:
-        raise InputError("there is no document to encode")
-    read = chain([first], read)
-    encoder = Encoder.from_pretrained(model)
-    if dim is not None and not 1 <= dim <= encoder.dim:
-        raise InputError(f"--dim {dim} is outside 1..{encoder.dim}, the model's dimensions")
-    if wanted == "ubinary" and (dim or encoder.dim) % 8:
-        raise InputError(f"--dim {dim or encoder.dim} is not a multiple of 8, which one bit a dimension needs")
+    encoding = partial(Encoding.of, model, task=task, query=query, dim=dim, binary=wanted == "ubinary")
+    run = _Run(documents, encoding, skip_invalid=skip_invalid, json=json, quiet=quiet)
+    if output is not None and output.suffix != ".npy":
+        if shards is not None and shards < 1:
+            raise InputError(f"--shards {shards}: it must be at least 1")
+        run.to_shards(output, shards, engine_of(workers, ray), force=force)
+        return
+    for option, given in (("--shards", shards), ("--workers", None if workers == 1 else workers), ("--ray", ray)):
+        if given is not None:
+            raise InputError(f"{option} {given} makes a folder of shards: name one with -o DIR")
+    if output is None and json:
+        raise InputError("--json says what was written: name a file or a folder with -o")
+    run.to_file(output, force=force)
 
-    def batches() -> Iterator[NDArray[Any]]:
-        encode_batch = encoder.encode_query if query else encoder.encode_document
+
+class _Run:
+    """One run: what is encoded and how, and what there is to tell of it."""
+
+    def __init__(
+        self, documents: Path, encoding: Callable[[], Encoding], *, skip_invalid: bool, json: bool, quiet: bool
+    ) -> None:
+        self._documents = documents
+        self._encoding = encoding
+        self._skip_invalid = skip_invalid
+        self._skipped = 0
+        self._json = json
+        self._bar = False if quiet or json else None
+
+    def to_file(self, output: Path | None, *, force: bool) -> None:
+        """Write the embeddings to one file, or without it to standard output."""
+        from jv5kit.documents import count_lines, read_documents
+        from jv5kit.encoder import one_warning
+        from jv5kit.errors import InputError
+        from jv5kit.progress import ProgressBar
+        from jv5kit.storage.folder import new_file
+
+        if output is not None and output.is_dir():
+            raise InputError(f"{output} is a folder; name a file")
+        if output is not None and output.exists() and not force:
+            raise InputError(f"{output} exists; replace it with --force")
+        # The first document before the model is loaded: that takes seconds.
+        read = read_documents(self._documents, self._skip if self._skip_invalid else None)
+        first = next(read, None)
+        if first is None:
+            raise InputError("there is no document to encode")
+        read = chain([first], read)
+        encoding = self._encoding()
+        encoder = encoding.load()
         with (
             one_warning(),
-            ProgressBar(
-                "Encoding", lambda: count_lines(documents), "documents", show=False if quiet else None
-            ) as progress,
+            ProgressBar("Encoding", lambda: count_lines(self._documents), "documents", show=self._bar) as progress,
         ):
-            while batch := [document.content for document in islice(read, _BATCH)]:
-                yield encode_batch(batch, task=task, truncate_dim=dim, precision=wanted, show_progress_bar=False)
+
+            def encoded(batch: list[Document]) -> None:
                 progress(len(batch))
 
-    if output is None:
-        for rows in batches():
-            for row in rows.tolist():
-                print(json.dumps(row))
-        return
-    count = _write_npy(output, batches())
-    print(f"{output}: {count:,} embeddings", file=sys.stderr)
+            if output is None:
+                for rows in encoding.batches(encoder, read, encoded):
+                    for row in rows.tolist():
+                        print(json_lines.dumps(row))
+                return
+            try:
+                with new_file(output) as file:
+                    count = encoding.write(encoder, read, file, encoded)
+            except OSError as error:
+                raise InputError(f"cannot write {output}: {error.strerror}") from None
+        self._tell({"output": str(output), "embeddings": count, "skipped": self._skipped})
 
+    def to_shards(self, output: Path, shards: int | None, engine: Engine, *, force: bool) -> None:
+        """Write the embeddings to a folder of shards, or go on with it."""
+        from jv5kit.documents import read_documents
+        from jv5kit.encoder import CutTexts
+        from jv5kit.errors import InputError, Jv5kitError
+        from jv5kit.logs import logger
+        from jv5kit.progress import ProgressBar
+        from jv5kit.sharding.encode_job import EncodeJob
+        from jv5kit.sharding.ranges import cut
 
-def _write_npy(path: Path, batches: Iterator[NDArray[Any]]) -> int:
-    """Write batches of rows to one ``.npy`` file, complete or not at all; returns the number of rows."""
-    from numpy.lib import format as npy
+        ranges = cut(self._documents, shards)
+        if next(read_documents(self._documents, (lambda _: None) if self._skip_invalid else None), None) is None:
+            raise InputError("there is no document to encode")
+        # Other processes have other working directories.
+        job = EncodeJob(
+            self._documents.absolute(), ranges, self._encoding(), output.absolute(), skip_invalid=self._skip_invalid
+        )
+        texts, finished = CutTexts(), []
+        with job.open(force=force) as there, closing(job.run(there, engine)) as running:
+            try:
+                with ProgressBar("Encoding", lambda: ranges.lines, "documents", show=self._bar) as progress:
+                    for done in chain(there, running):
+                        finished.append(done)
+                        texts.add(done.cut)
+                        for message in done.skipped:
+                            logger.warning("skipped: %s", message)
+                        if self._json and done not in there:
+                            print_json({"shard": done.piece.name, "embeddings": done.documents})
+                            sys.stdout.flush()
+                        progress(done.piece.range.lines)
+            except (KeyboardInterrupt, Jv5kitError) as error:
+                hint = f"{len(finished)} of {len(ranges.ranges)} shards are in {output}; the same command goes on"
+                if isinstance(error, KeyboardInterrupt):
+                    print(f"jv5kit: interrupted; {hint}", file=sys.stderr)
+                elif finished:
+                    error.args = (f"{error}\n{hint}",)
+                raise
+        texts.warn()
+        count = sum(done.documents for done in finished)
+        facts = {"embeddings": count, "skipped": ranges.lines - count, "shards": len(finished)}
+        self._tell({"output": str(output)} | facts)
 
-    from jv5kit.errors import InputError
+    def _skip(self, error: InputError) -> None:
+        from jv5kit.logs import logger
 
-    unnamed = path.with_name(f".{path.name}.tmp")
-    count = 0
-    header: dict[str, Any] | None = None
-    try:
-        with unnamed.open("wb") as file:
-            for rows in batches:
-                if header is None:
-                    header = {"descr": npy.dtype_to_descr(rows.dtype), "fortran_order": False, "shape": rows.shape}
-                    npy.write_array_header_1_0(file, header)
-                count += len(rows)
-                file.write(rows.data)
-            if header is None:
-                raise InputError("there is no document to encode")
-            # The header has room for any number of rows, so that it can be written again in place.
-            file.seek(0)
-            npy.write_array_header_1_0(file, header | {"shape": (count, *header["shape"][1:])})
-        unnamed.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        unnamed.unlink(missing_ok=True)
-    return count
+        self._skipped += 1
+        logger.warning("skipped: %s", error)
+
+    def _tell(self, facts: dict[str, Any]) -> None:
+        """Say what was written."""
+        if self._json:
+            print_json(facts)
+            return
+        if facts["skipped"]:
+            print(f"{facts['skipped']:,} documents were skipped", file=sys.stderr)
+        shards = f" in {facts['shards']:,} shards" if "shards" in facts else ""
+        print(f"{facts['output']}: {facts['embeddings']:,} embeddings{shards}", file=sys.stderr)

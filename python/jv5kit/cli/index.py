@@ -27,6 +27,8 @@ from jv5kit.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from jv5kit.embeddings import EmbeddingsFile
+    from jv5kit.sharding.reading import EmbeddingsFolder
     from jv5kit.stores import Store
     from jv5kit.types import Document, Precision, Rescore
 
@@ -73,7 +75,7 @@ def index(
         Path | None,
         typer.Option(
             "--embeddings",
-            metavar="X.npy",
+            metavar="X.npy|DIR",
             help="Your own embeddings, or uint8 codes, one row a document; no model is used.",
         ),
     ] = None,
@@ -97,7 +99,6 @@ def index(
     is optional; everything else is metadata. Batches are on disk as soon as they are done: an interrupted run goes on
     with --append.
     """
-    from jv5kit.embeddings import EmbeddingsFile
     from jv5kit.errors import InputError, Jv5kitError
     from jv5kit.logs import log_to_stderr, logger
 
@@ -109,7 +110,7 @@ def index(
         raise InputError("--append refuses other documents of an id that is there and --upsert takes them: choose one")
     if goes_on and force:
         raise InputError(f"{goes_on} adds to an index and --force replaces it: choose one")
-    if skip_invalid and embeddings is not None:
+    if skip_invalid and embeddings is not None and not embeddings.is_dir():
         raise InputError("--skip-invalid cannot go with --embeddings: documents and rows would no longer match")
     if model is not None and embeddings is not None:
         raise InputError("--model cannot go with --embeddings: nothing is left to encode")
@@ -134,14 +135,14 @@ def index(
         run.skipped += 1
         logger.warning("skipped: %s", error)
 
-    rows = EmbeddingsFile(embeddings) if embeddings is not None else None
+    rows = _rows(embeddings)
     if rows is not None and not len(rows):
         raise InputError(f"{embeddings} holds no embedding")
-    lines = _Lines(documents, skip if skip_invalid else None) if documents is not None else None
+    lines = _Lines(documents, skip if skip_invalid else None, rows) if documents is not None else None
     options: dict[str, Any] = {
         "embeddings": rows,
-        # By position in the file, so that the same file again meets its own rows.
-        "ids": range(len(rows)) if rows is not None and documents is None else None,
+        # By default by position in the file, so that the same file again meets its own rows.
+        "ids": getattr(rows, "ids", range(len(rows))) if rows is not None and documents is None else None,
         "skip": skip if skip_invalid else None,
         "on_commit": run.committed,
         "show_progress_bar": False if quiet or json else None,
@@ -155,6 +156,17 @@ def index(
     except (KeyboardInterrupt, Jv5kitError) as error:
         raise run.stopped(error) from None
     run.done(opened)
+
+
+def _rows(embeddings: Path | None) -> EmbeddingsFile | EmbeddingsFolder | None:
+    """The embeddings of a file, or of a folder of shards."""
+    from jv5kit.embeddings import EmbeddingsFile
+
+    if embeddings is not None and embeddings.is_dir():
+        from jv5kit.sharding.reading import EmbeddingsFolder
+
+        return EmbeddingsFolder(embeddings)
+    return None if embeddings is None else EmbeddingsFile(embeddings)
 
 
 @dataclass(frozen=True)
@@ -249,11 +261,13 @@ def _go_on(
 class _Lines:
     """The documents of a file, read once, and how many lines it has, for the progress bar."""
 
-    def __init__(self, path: Path, skip: Any) -> None:
+    def __init__(self, path: Path, skip: Any, rows: EmbeddingsFile | EmbeddingsFolder | None) -> None:
         from jv5kit.documents import read_documents
 
         self._path = path
         self._documents = read_documents(path, skip)
+        if matched := getattr(rows, "matched", None):
+            self._documents = matched(self._documents)
 
     def read_first(self) -> bool:
         """Read the first document, before a model is loaded for it: that takes seconds. Whether there is one."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jv5kit.filters import Filter
+    from jv5kit.sharding.engines import Engine
     from jv5kit.types import Precision, Rescore
+
+_RAY_ADDRESS = re.compile(r"auto|local|[^\s/:]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
 
 Model = Annotated[
     str | None,
@@ -39,12 +44,63 @@ Where = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+SkipInvalid = Annotated[
+    bool, typer.Option("--skip-invalid", help="Pass over documents that cannot be used; log and count them.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", help="Processes that share the work (default: 1; with --ray one for each machine)."
+    ),
+]
+OnRay = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Work on a Ray cluster: HOST:PORT, local for one of this process, or auto (without an ADDRESS).",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no warnings.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Everything that is logged.")]
 Documents = Annotated[
     Path | None,
     typer.Argument(metavar="DOCUMENTS", help="JSON Lines, .gz or not; - is standard input.", show_default=False),
 ]
+
+
+class RayCommand(TyperCommand):
+    """A command with ``--ray [ADDRESS]``: typer has no option whose value can be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Say ``auto`` where no address follows."""
+        for i, arg in enumerate(args):
+            if arg == "--ray" and not (args[i + 1 :] and _RAY_ADDRESS.fullmatch(args[i + 1])):
+                args[i] = "--ray=auto"
+        return super().parse_args(ctx, args)
+
+
+def engine_of(workers: int | None, ray: str | None) -> Engine:
+    """What ``--workers`` and ``--ray`` ask to do the work.
+
+    Raises:
+        InputError: the number of workers is none.
+        MissingExtraError: Ray is not installed.
+    """
+    from jv5kit.errors import InputError
+    from jv5kit.sharding.engines import ThisProcess
+
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers {workers}: it must be at least 1")
+    if ray is not None:
+        from jv5kit.sharding.ray_cluster import RayWorkers
+
+        return RayWorkers(ray, workers)
+    if workers is None or workers == 1:
+        return ThisProcess()
+    from jv5kit.sharding.processes import Processes
+
+    return Processes(workers)
 
 
 def wanted_precision(

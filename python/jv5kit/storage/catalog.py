@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
+    from jv5kit.storage.connection import Journal
+
     Record = tuple[int, str, str | None, str, str, int]
 
 FILE = "index.sqlite"
@@ -87,7 +89,7 @@ def record(row: int, document: Document, metadata: str) -> Record:
 
 
 class Catalog:
-    """A connection to ``index.sqlite``; safe from several threads.
+    """A connection to ``index.sqlite``, see :func:`~jv5kit.storage.connection.connect`; safe from several threads.
 
     Raises:
         IndexNotFoundError: there is no index.
@@ -95,7 +97,7 @@ class Catalog:
         IndexDamagedError: the file is no sound catalogue.
     """
 
-    def __init__(self, folder: Path, *, write: bool = False) -> None:
+    def __init__(self, folder: Path, *, write: bool = False, journal: Journal = "wal", immutable: bool = False) -> None:
         self.path = folder / FILE
         if not self.path.is_file() or self.path.is_symlink():
             raise IndexNotFoundError(f"{folder} is no jv5kit index (it has no {FILE})")
@@ -104,7 +106,9 @@ class Catalog:
         self._lock = threading.RLock()
         self._write = write
         with self.damage():
-            self._connection, self._follows = connection.connect(self.path, write=write)
+            self._connection, self._follows = connection.connect(
+                self.path, write=write, journal=journal, immutable=immutable
+            )
             self._file = self._file_now()
             try:
                 self.format = connection.format_of(self._connection, self.path)
@@ -113,7 +117,7 @@ class Catalog:
                 raise
 
     @staticmethod
-    def create(folder: Path, settings: Settings) -> None:
+    def create(folder: Path, settings: Settings, journal: Journal = "wal") -> None:
         """Make the catalogue of an empty index; it has its name when it is whole."""
         path = folder / f"{FILE}.tmp"
         with connection.our_errors(folder / FILE):
@@ -125,7 +129,7 @@ class Catalog:
                     lexical.create(created)
                 created.execute("COMMIT")
                 # Last, so that nothing is in a WAL: one that could not be checkpointed would keep the wrong name.
-                created.execute("PRAGMA journal_mode = WAL")
+                created.execute(f"PRAGMA journal_mode = {journal}")
             finally:
                 created.close()
         path.replace(folder / FILE)

@@ -6,13 +6,15 @@ import json
 import os
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jv5kit.errors import IndexDamagedError, IndexFormatError, IndexNotFoundError, Jv5kitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+Journal = Literal["wal", "delete"]
 
 FORMAT = 3
 """Newest version of the format on disk; a newer one is refused. :attr:`Settings.format` has that of an index."""
@@ -24,14 +26,23 @@ _SIGNS_OF_DAMAGE = ("no such table", "no such column", "Could not decode", "file
 """What SQLite says of a damaged schema or text, in an error that is otherwise one of use."""
 
 
-def connect(path: Path, *, write: bool) -> tuple[sqlite3.Connection, bool]:
+def connect(
+    path: Path, *, write: bool, journal: Journal = "wal", immutable: bool = False
+) -> tuple[sqlite3.Connection, bool]:
     """Open the database of an index; one connection may serve several threads, one at a time.
+
+    Args:
+        path: of the database.
+        write: open it for writing too.
+        journal: of a writer: the rollback journal (``"delete"``) where the folder may be on a network, whose machines
+            share no memory for a WAL.
+        immutable: nobody will ever write it again, so that neither locks nor files beside it are looked for.
 
     Returns:
         The connection, and whether it follows what others write.
     """
-    follows = True
-    uri = f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
+    follows = not immutable
+    uri = f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}{'&immutable=1' if immutable else ''}"
     try:
         connection = _open(uri)
         connection.execute("PRAGMA schema_version").fetchone()
@@ -44,8 +55,9 @@ def connect(path: Path, *, write: bool) -> tuple[sqlite3.Connection, bool]:
         connection, follows = _open(f"{uri}&immutable=1"), False
     connection.execute("PRAGMA busy_timeout = 10000")
     if write:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_mode = {journal}")
+        # Of a rollback journal it is the removal that commits: it has to last as well.
+        connection.execute(f"PRAGMA synchronous = {'FULL' if journal == 'wal' else 'EXTRA'}")
     return connection, follows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from jv5kit.errors import IndexExistsError, InputError, Jv5kitError
 from jv5kit.storage.catalog import FILE, Catalog
@@ -69,6 +69,24 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which has its name and lasts when the block ends, and is never seen before, nor in part.
+
+    Any number of processes may write the same path: one of them comes last.
+    """
+    unnamed = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+    try:
+        with unnamed.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unnamed.replace(path)
+        fsync_path(path.parent)
+    finally:
+        unnamed.unlink(missing_ok=True)
 
 
 def sweep(folder: Path, state: State) -> None:

@@ -18,13 +18,14 @@ from jv5kit.storage.segments import Segment
 from jv5kit.storage.vectors import same_vectors, vector_specs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from jv5kit.filters import Filter
     from jv5kit.rotation import Rotation
+    from jv5kit.storage.columns import Columns
     from jv5kit.storage.state import SegmentEntry, State
     from jv5kit.types import Document
 
@@ -117,17 +118,26 @@ class Snapshot:
         Raises:
             InputError: the filter compares a field with a value of a type that the field never has.
         """
+        if condition is not None:
+            condition.check([segment.columns for segment in self.segments])
+        return self.unchecked_masks(condition)
+
+    def unchecked_masks(self, condition: Filter | None) -> list[NDArray[np.uint8] | None]:
+        """The same, of a filter that was checked against the index of which this is a part."""
         kept = [deletions.kept_bits for deletions in self.deletions]
         if condition is None:
             return kept
-        condition.check([segment.columns for segment in self.segments])
         matching = [segment.matching(condition) for segment in self.segments]
         return [bits if live is None else bits & live for bits, live in zip(matching, kept, strict=True)]
 
     def matching(self, condition: Filter) -> list[int]:
-        """Numbers of the rows that a filter keeps."""
+        """Numbers of the rows that a filter keeps; the errors are those of :meth:`masks`."""
+        return self.numbers(self.masks(condition))
+
+    def numbers(self, masks: Sequence[NDArray[np.uint8] | None]) -> list[int]:
+        """Numbers of the rows that masks keep."""
         numbers: list[int] = []
-        for segment, mask in zip(self.segments, self.masks(condition), strict=True):
+        for segment, mask in zip(self.segments, masks, strict=True):
             if mask is not None:
                 rows = np.flatnonzero(np.unpackbits(mask, count=segment.rows, bitorder="little"))
                 numbers += segment.numbers(rows).tolist()
@@ -139,12 +149,7 @@ class Snapshot:
 
     def fields(self) -> dict[str, list[str]]:
         """The fields of the metadata that can be filtered by, in order, each with the types of its values."""
-        kinds: dict[str, set[str]] = {}
-        for columns in (segment.columns for segment in self.segments if not segment.format_1):
-            for field in columns.fields:
-                column = columns.get(field)
-                kinds.setdefault(field, set()).update(column.kinds if column else ())
-        return {field: sorted(kinds[field]) for field in sorted(kinds)}
+        return fields_of(segment.columns for segment in self.segments if not segment.format_1)
 
     def positions(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The positions of documents, numbered through over the segments; -1 for one that this state does not have."""
@@ -165,6 +170,16 @@ class Snapshot:
         firsts = np.array([segment.first_row for segment in self.segments], np.int64)
         of_segment = np.searchsorted(firsts, numbers, "right") - 1
         return [np.flatnonzero(of_segment == i) for i in range(len(self.segments))]
+
+
+def fields_of(segments: Iterable[Columns]) -> dict[str, list[str]]:
+    """The fields of some segments' columns, in order, each with the types of its values."""
+    kinds: dict[str, set[str]] = {}
+    for columns in segments:
+        for field in columns.fields:
+            column = columns.get(field)
+            kinds.setdefault(field, set()).update(column.kinds if column else ())
+    return {field: sorted(kinds[field]) for field in sorted(kinds)}
 
 
 def segment_path(folder: Path, entry: SegmentEntry) -> Path:

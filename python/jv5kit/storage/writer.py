@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jv5kit.rotation import Rotation
+    from jv5kit.storage.connection import Journal
     from jv5kit.types import Document
 
 MAX_SEGMENT_ROWS = 1 << 20
@@ -46,10 +47,11 @@ class Writer:
 
     max_id_bytes = None
 
-    def __init__(self, folder: Path, lock: WriteLock) -> None:
+    def __init__(self, folder: Path, lock: WriteLock, journal: Journal) -> None:
         self.folder = folder
         self.state: State
         self._lock = lock
+        self._journal = journal
         self._first_row = 0
         self._catalog: Catalog | None = None
         self._snapshot: Snapshot | None = None
@@ -57,8 +59,8 @@ class Writer:
         self._replaced: tuple[SegmentEntry, ...] | None = None
 
     @classmethod
-    def create(cls, folder: Path, settings: Settings, *, force: bool) -> Self:
-        """Begin a new index.
+    def create(cls, folder: Path, settings: Settings, *, force: bool, journal: Journal = "wal") -> Self:
+        """Begin a new index; ``journal`` is that of its catalogue.
 
         Raises:
             IndexExistsError: the path holds an index (and ``force`` is false), or something else.
@@ -67,7 +69,7 @@ class Writer:
         check_free(folder, force=force)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            writer = cls(folder, WriteLock(folder))
+            writer = cls(folder, WriteLock(folder), journal)
         writer.state = State(settings)
         try:
             writer._take_over()
@@ -77,7 +79,7 @@ class Writer:
         return writer
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, journal: Journal = "wal") -> Self:
         """Go on with an existing index; one of an older format is brought to the present one.
 
         Raises:
@@ -88,8 +90,8 @@ class Writer:
         with disk_errors(folder):
             lock = WriteLock(folder)
         try:
-            writer = cls(folder, lock)
-            writer._catalog = Catalog(folder, write=True)
+            writer = cls(folder, lock, journal)
+            writer._catalog = Catalog(folder, write=True, journal=journal)
             writer.state = writer._catalog.state()
             writer._first_row = writer.state.next_row
             with disk_errors(folder):
@@ -270,7 +272,7 @@ class Writer:
         # Any other error is the disk's, and no reason to take the index for lost.
         unsound = (IndexNotFoundError, IndexDamagedError, IndexFormatError)
         try:
-            opened = Catalog(self.folder, write=True)
+            opened = Catalog(self.folder, write=True, journal=self._journal)
         except unsound:
             return
         try:
@@ -297,10 +299,10 @@ class Writer:
         write_head(self.folder, 0)
         shutil.rmtree(self.folder / SEGMENTS, ignore_errors=True)
         (self.folder / SEGMENTS).mkdir()
-        Catalog.create(self.folder, self.state.settings)
+        Catalog.create(self.folder, self.state.settings, self._journal)
         for folder in (self.folder, self.folder.parent):
             fsync_path(folder)
-        self._catalog = Catalog(self.folder, write=True)
+        self._catalog = Catalog(self.folder, write=True, journal=self._journal)
 
     def snapshot(self) -> Snapshot:
         """The present state, open."""

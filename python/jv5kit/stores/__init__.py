@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack
 
 from jv5kit.errors import InputError
@@ -25,8 +26,15 @@ if TYPE_CHECKING:
 _CLASSES: dict[str, tuple[str, str]] = {
     "postgresql": ("jv5kit.stores.postgres", "PostgresIndex"),
     "postgres": ("jv5kit.stores.postgres", "PostgresIndex"),
+    "jv5+ray": ("jv5kit.stores.ray", "RayIndex"),
 }
 """By the scheme of a URL, the module and the name of the class."""
+
+SHARDS = ".jv5s"
+"""The suffix of a folder for an index in shards."""
+
+SHARDS_FILE = "shards.json"
+"""What such a folder has, whatever its name."""
 
 _URL = re.compile(r"([a-z][a-z0-9+.\-]*)://", re.IGNORECASE)
 
@@ -157,7 +165,7 @@ def shown(name: str | os.PathLike[str]) -> str:
 
 
 def store_class(name: str | os.PathLike[str]) -> type[Store]:
-    """What is behind a name: :class:`jv5kit.Index` for a path, else by the scheme of the URL.
+    """What is behind a name: by the scheme of a URL; for a path :class:`jv5kit.Index`, unless it is one in shards.
 
     Raises:
         InputError: the scheme is not known.
@@ -165,6 +173,11 @@ def store_class(name: str | os.PathLike[str]) -> type[Store]:
     """
     match = _URL.match(name) if isinstance(name, str) else None
     if match is None:
+        path = Path(name)
+        if path.suffix == SHARDS or (path / SHARDS_FILE).exists():
+            from jv5kit.stores.sharded import ShardedIndex
+
+            return ShardedIndex
         from jv5kit.index import Index
 
         return Index

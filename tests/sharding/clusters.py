@@ -1,0 +1,52 @@
+"""A Ray cluster of several raylets on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from jv5kit.sharding.ray_cluster import connect, load_ray
+
+
+class Cluster:
+    """Two raylets, with which this process is connected."""
+
+    def __init__(self) -> None:
+        self.ray = load_ray()
+        from ray.cluster_utils import Cluster as Raylets
+
+        make: Any = Raylets
+        self._raylets = make(initialize_head=True, head_node_args=self._node() | {"include_dashboard": False})
+        self._other = self._raylets.add_node(**self._node())
+        self.address: str = self._raylets.address
+        connect(self.ray, self.address)
+
+    def kill_node(self) -> None:
+        """Kill the raylet that is not the head, with all that runs on it, as a machine that fails does."""
+        self._raylets.remove_node(self._other, allow_graceful=False)
+
+    def add_node(self) -> None:
+        """Put another one in its place."""
+        self._other = self._raylets.add_node(**self._node())
+
+    def close(self) -> None:
+        """End all of it."""
+        self.ray.shutdown()
+        self._raylets.shutdown()
+
+    @staticmethod
+    def _node() -> dict[str, Any]:
+        return {"num_cpus": 1, "object_store_memory": 80 << 20}
+
+
+def actors(name: str) -> list[int]:
+    """The processes of the actors of a class on this machine."""
+    commands = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
+    return [int(process) for process, command in commands.items() if command.startswith(f"ray::{name}".encode())]
+
+
+def kill(process: int) -> None:
+    """As the system does when memory is short."""
+    os.kill(process, signal.SIGKILL)
