@@ -138,7 +138,8 @@ class PackedModel(nn.Module):
             attended = attend(query[:count], key[:count], value[:count], layout, causal=self.architecture.causal)
             return pad(attended, (0, 0, 0, spare))
 
-        return self.run(pad(tokens, (0, spare)), pad(layout.positions, (0, spare)), attention)[:count]
+        states = self.run(pad(tokens, (0, spare)), pad(layout.positions, (0, spare)), attention)
+        return states[:count] if spare else states
 
     def run(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """The states of tokens, whatever attention makes of which tokens see each other.
