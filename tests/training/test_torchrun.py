@@ -58,8 +58,8 @@ class Runs:
 
     Attributes:
         folder: of the runs: ``whole``; ``again``, interrupted and taken up by two processes; ``others``, interrupted,
-            taken up by one, interrupted, and taken up by two; and of each one whose weights were spread. ``unkilled`` is
-            what a run that is killed should come to, with ``settings``.
+            taken up by one, interrupted, and taken up by two; and of each one whose weights were spread. ``unkilled``
+            is what a run that is killed should come to, with ``settings``.
         settings: see there.
         said: what came of each command.
     """
