@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from command import Inside
-    from conftest import Named
+    from store_fixtures import Named
     from numpy.typing import NDArray
 
     from jv5kit import Encoder
