@@ -8,12 +8,20 @@ import random
 import sys
 from typing import TYPE_CHECKING, Any
 
+import models
 from command import write_jsonl
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 WORDS = ["penguin", "bird", "sea", "ice", "warm", "the", "a"]
+BOUND = 0.1
+"""How far an estimate of memory may be from what is measured, in float32 on a CPU."""
+SPREAD_BOUND = 0.25
+"""The same where weights are spread: what the processes send each other comes and goes as it likes."""
+WIDE = ("distill", "retrieval", "classification")
+PHASES = ("distill", "retrieval", "text-matching", "clustering", "classification")
 
 
 def write_rows(folder: Path) -> Path:
@@ -50,11 +58,10 @@ def config(
         evaluated: whether the run is, as it goes.
         **phases: steps of each.
     """
-    names = ("distill", "retrieval", "text-matching", "clustering", "classification")
     tables = "\n".join(
         f"[{name}]\nsteps = {phases.get(name.replace('-', '_'), 0)}\nbatch = 8\nlength = 24\n"
         + ("" if name == "distill" else adapters)
-        for name in names
+        for name in PHASES
     )
     data = "\n".join(f'[[data]]\npath = "{rows / name}.jsonl"' for name in ("pairs", "scored", "labeled"))
     folder.mkdir(exist_ok=True)
@@ -81,6 +88,73 @@ data = [{f'"{rows / "graded.jsonl"}"' if evaluated else ""}]
 """
     )
     return path
+
+
+def wide_config(
+    folder: Path, batch: int, length: int, pass_tokens: int, optimizer: str = "", phases: Sequence[str] = WIDE
+) -> Path:
+    """Write the settings of two steps a phase on texts that fill their length, with a model and rows for it.
+
+    What a step holds is then not the odds and ends.
+    """
+    model, teacher = folder / "model", folder / "teacher"
+    if not model.exists():
+        for place, width in ((model, 128), (teacher, 192)):
+            vocabulary = models.write_tokenizer(place, template="$A [SEP]", context=1000)
+            models.random_model(
+                place,
+                "qwen3",
+                vocab_size=vocabulary,
+                hidden_size=width,
+                num_hidden_layers=2,
+                intermediate_size=3 * width,
+                num_key_value_heads=2,
+                head_dim=64,
+                max_position_embeddings=1000,
+            )
+        draw = random.Random(0)
+        texts = [" ".join(draw.choice(WORDS) for _ in range(40)) for _ in range(960)]
+        pairs = [{"anchor": texts[i], "positive": texts[i + 1], "negative_1": texts[i + 2]} for i in range(0, 960, 3)]
+        write_jsonl(folder / "pairs.jsonl", pairs)
+        write_jsonl(folder / "labeled.jsonl", [{"text": text, "label": f"l{i % 4}"} for i, text in enumerate(texts)])
+    tables = "\n".join(
+        f"[{name}]\nsteps = {2 if name in phases else 0}\nbatch = {batch}\n"
+        f"length = {length}\n" + ("" if name in ("distill", "clustering") else "negatives = 1")
+        for name in PHASES
+    )
+    path = folder / f"{batch}-{length}-{pass_tokens}{optimizer and '-more'}.toml"
+    path.write_text(
+        f"""[student]
+model = "{model}"
+dims = [128, 64, 32]
+[teacher]
+model = "{teacher}"
+cache = "{folder / "cache"}"
+[optimizer]
+pass_tokens = {pass_tokens}
+bfloat16 = false
+{optimizer}
+{tables}
+[[data]]
+path = "{folder / "pairs.jsonl"}"
+[[data]]
+path = "{folder / "labeled.jsonl"}"
+"""
+    )
+    return path
+
+
+def estimated(settings: Path, processes: int) -> dict[str, int]:
+    """Bytes that a process should hold on a CPU, its teacher left out, by the names of the phases' settings."""
+    from jv5kit.training.config import read_toml
+    from jv5kit.training.estimates import estimate
+    from jv5kit.training.phases import STAGES, phases_of
+    from jv5kit.training.sizes import RunSettings
+
+    own = read_toml(settings, RunSettings())
+    phases = phases_of(own, STAGES, ("retrieval", "classification"))
+    found = zip(phases, estimate(own, phases, processes).phases, strict=True)
+    return {type(phase.settings).__name__: one.memory.peak - one.memory.teacher for phase, one in found}
 
 
 def command(*arguments: str | Path) -> list[str]:

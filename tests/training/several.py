@@ -1,4 +1,5 @@
-"""Run by torchrun, and called without: commands one after the other in the same processes, some of them interrupted.
+"""Run by torchrun, and called without: commands one after the other in the same processes, some of them interrupted,
+and some of them measured.
 
 ``python several.py COMMANDS.json``, a list of commands; what each process says and ends with is written beside it, as
 ``NUMBER-PROCESS.json``.
@@ -12,11 +13,13 @@ import os
 import signal
 import sys
 from contextlib import ExitStack, contextmanager, redirect_stderr
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from jv5kit.cli import main as jv5kit
 from jv5kit.training import losses
@@ -24,7 +27,10 @@ from jv5kit.training.journal import Journal
 from jv5kit.training.loop import Loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+
+T = TypeVar("T")
 
 
 class Command(TypedDict):
@@ -34,11 +40,13 @@ class Command(TypedDict):
         arguments: of the command line.
         interrupt: in which the last process is: whether an adapter is trained, and the step of that phase.
         broken: whether a loss is no number.
+        measured: whether memory is measured, in the second step of each phase.
     """
 
     arguments: list[str]
     interrupt: NotRequired[list[int]]
     broken: NotRequired[bool]
+    measured: NotRequired[bool]
 
 
 @contextmanager
@@ -55,10 +63,38 @@ def no_number(embeddings: Tensor) -> Tensor:
     return embeddings.sum() * float("nan")
 
 
+def allocated(work: Callable[[], T]) -> tuple[T, int]:
+    """What comes of work, and bytes that are allocated for tensors on the way, at their most."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = work()
+    assert profiler.profiler is not None
+    events: Any = profiler.profiler.kineto_results
+    changes = [event for event in events.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return result, max(accumulate(event.nbytes() for event in changes))
+
+
+def bytes_of(tensor: Any) -> int:
+    """Of a tensor, or of what this process has of it."""
+    own = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return int(own.nbytes)
+
+
 def run(command: Command) -> dict[str, Any]:
-    """The exit status of a command, and what it says."""
+    """The exit status of a command, what it says, and bytes that it holds, by phase."""
     said = io.StringIO()
     step = Loop.step
+    held: dict[str, int] = {}
+
+    def measured(self: Loop) -> dict[str, Any]:
+        if self.step_number != 1:
+            return step(self)
+        states = self._optimizer.state.values()
+        tensors = [*self.student.parameters(), *self.objective.module.parameters()]
+        tensors += [value for state in states for value in state.values()]
+        record, peak = allocated(lambda: step(self))
+        held[type(self.settings).__name__] = sum(map(bytes_of, tensors)) + peak
+        return record
 
     def interrupted(self: Loop) -> dict[str, Any]:
         last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
@@ -75,11 +111,13 @@ def run(command: Command) -> dict[str, Any]:
             stack.enter_context(replaced(Journal, "draw", lambda _: None))
             if "interrupt" in command:
                 stack.enter_context(replaced(Loop, "step", interrupted))
+            if command.get("measured"):
+                stack.enter_context(replaced(Loop, "step", measured))
             if command.get("broken"):
                 stack.enter_context(replaced(losses, "orthogonality", no_number))
             jv5kit()
     except SystemExit as end:
-        return {"code": end.code or 0, "said": said.getvalue()}
+        return {"code": end.code or 0, "said": said.getvalue(), "held": held}
     raise AssertionError("a command ends with an exit status")
 
 

@@ -116,6 +116,8 @@ def test_an_adapter_leaves_the_backbone_as_it_is(tmp_path: Path, rows: Path, tin
         (["--init", "MODEL", "-o", "OUT", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--init", "no/such/model", "-o", "OUT", "--data", "pairs"], "no/such/model"),
         (["--config", "no.toml", "-o", "OUT"], "no.toml: the settings cannot be read"),
+        (["--init", "MODEL", "-o", "OUT", "--processes", "2"], "--processes 2 is for --dry-run"),
+        (["--init", "MODEL", "--dry-run", "--processes", "0"], "--processes 0 is for --dry-run, and at least 1"),
     ],
 )
 def test_what_cannot_be(
@@ -204,10 +206,13 @@ def test_a_dry_run_prints_its_settings(tmp_path: Path, inside: Any) -> None:
     # The paper's: 596,049,920 with the embeddings, and 20.2M an adapter.
     assert "596,049,920 parameters" in outcome.stderr
     assert "20,185,088 trained" in outcome.stderr
-    outcome = inside("train", "--size", "nano", "--dry-run", "--json")
+    outcome = inside("train", "--size", "nano", "--dry-run", "--json", "--processes", "8")
     estimates = json.loads(outcome.stdout)["estimates"]
-    assert estimates["parameters"] == 211_766_016
+    assert (estimates["parameters"], estimates["processes"]) == (211_766_016, 8)
     assert {phase["trained"] for phase in estimates["phases"]} == {211_766_016, 6_782_976}
+    # Of these a step of stage 1 has weights, a gradient and two moments, in four bytes each.
+    first = estimates["phases"][0]["on_gpu"]
+    assert first["peak"] > first["weights"] + first["gradients"] > 16 * 211_766_016
 
 
 def test_a_replacement_that_was_cut_off(tmp_path: Path) -> None:

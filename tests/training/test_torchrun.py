@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from runs import config, environment, records, weights, write_rows
+from runs import BOUND, SPREAD_BOUND, config, environment, estimated, records, weights, wide_config, write_rows
 from safetensors.numpy import load_file
 from several import Command, run
 
@@ -58,14 +58,14 @@ class Runs:
 
     Attributes:
         folder: of the runs: ``whole``; ``again``, interrupted and taken up by two processes; ``others``, interrupted,
-            taken up by one, interrupted, and taken up by two; and of each one whose weights were spread. ``unkilled``
-            is what a run that is killed should come to, with ``settings``.
-        settings: see there.
+            taken up by one, interrupted, and taken up by two; each of them also with weights that were spread; and
+            ``unkilled``, which one that is killed should come to.
+        settings: of runs that are killed, and of those that are measured.
         said: what came of each command.
     """
 
     folder: Path
-    settings: Path
+    settings: dict[str, Path]
     said: dict[str, Said]
 
     def codes(self, name: str) -> list[int]:
@@ -85,6 +85,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Runs:
     def train(settings: Path, output: str, *flags: str) -> list[str]:
         return ["train", "--config", str(settings), "-o", str(folder / output), *flags]
 
+    wide = tmp_path_factory.mktemp("wide")
+    others: dict[str, Path] = {}
     first: dict[str, Command] = {}
     for kind, lines in zip(KINDS, ("", "shard = true"), strict=True):
         settings = config(
@@ -100,10 +102,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Runs:
         # torchrun starts a command again as it is: where there is no run, one is begun.
         first[f"whole{kind}"] = {"arguments": train(settings, f"whole{kind}", "--resume")}
         first[f"interrupted{kind}"] = {"arguments": train(settings, f"others{kind}"), "interrupt": [False, 4]}
-        first[f"broken{kind}"] = {"arguments": train(settings, f"broken{kind}", "--stage", "adapt"), "broken": True}
+        others[f"measured{kind}"] = wide_config(wide, 32, 16, 256, lines, ("distill", "retrieval"))
+        measured = train(others[f"measured{kind}"], f"measured{kind}")
+        first[f"measured{kind}"] = {"arguments": measured, "measured": True}
+    first["broken"] = {"arguments": train(settings, "broken", "--stage", "adapt"), "broken": True}
     first["there already"] = {"arguments": train(settings, "whole")}
-    killed = config(folder / "killed", rows, tiny_model, evaluated=False, distill=10, retrieval=8)
-    first["unkilled"] = {"arguments": train(killed, "unkilled")}
+    others["killed"] = config(folder / "killed", rows, tiny_model, evaluated=False, retrieval=12)
+    first["unkilled"] = {"arguments": train(others["killed"], "unkilled")}
     said = dict(zip(first, in_two_processes(folder / "first", list(first.values())), strict=True))
     for kind in KINDS:
         shutil.copytree(folder / f"others{kind}", folder / f"again{kind}")
@@ -112,12 +117,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Runs:
     last = [f"{name}{kind}" for name in ("again", "others") for kind in KINDS]
     resumed: list[Command] = [{"arguments": ["train", "-o", str(folder / name), "--resume"]} for name in last]
     said |= dict(zip(last, in_two_processes(folder / "second", resumed), strict=True))
-    return Runs(folder, killed, said)
+    return Runs(folder, others, said)
 
 
 def differences(one: Path, other: Path) -> dict[str, float]:
     """The greatest difference of each tensor of two runs, in rates: what a step changes at most."""
-    found = {}
+    found: dict[str, float] = {}
     for name in ("model", "adapters/retrieval/adapter_model"):
         first, second = (load_file(folder / "student" / f"{name}.safetensors") for folder in (one, other))
         assert first.keys() == second.keys()
@@ -170,10 +175,9 @@ def test_ctrl_c_in_one_process_ends_all_after_the_same_step(runs: Runs, kind: st
     assert f"jv5kit: go on with: jv5kit train --resume -o {output}" in runs.lines(f"alone{kind}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_loss_that_is_no_number_ends_all_and_is_said_once(runs: Runs, kind: str) -> None:
-    assert runs.codes(f"broken{kind}") == [1, 1]
-    (line,) = runs.lines(f"broken{kind}")
+def test_a_loss_that_is_no_number_ends_all_and_is_said_once(runs: Runs) -> None:
+    assert runs.codes("broken") == [1, 1]
+    (line,) = runs.lines("broken")
     assert "the loss is nan at step 1 (infonce" in line
 
 
@@ -192,9 +196,18 @@ def test_no_text_is_encoded_twice(runs: Runs) -> None:
     assert len(shards) > 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_process_holds_about_what_is_estimated(runs: Runs, kind: str) -> None:
+    found = estimated(runs.settings[f"measured{kind}"], 2)
+    for said in runs.said[f"measured{kind}"]:
+        assert found.keys() == said["held"].keys()
+        for phase, held in said["held"].items():
+            assert found[phase] == pytest.approx(held, rel=SPREAD_BOUND if kind else BOUND), phase
+
+
 def test_a_killed_process_is_started_again(runs: Runs) -> None:
-    output, at = runs.folder / "killed-run", random.Random(os.urandom(4)).randint(2, 15)
-    launch = [*LAUNCHER, "--max-restarts=3", "-m", "jv5kit", "train", "--config", str(runs.settings)]
+    output, at = runs.folder / "killed-run", random.Random(os.urandom(4)).randint(2, 10)
+    launch = [*LAUNCHER, "--max-restarts=3", "-m", "jv5kit", "train", "--config", str(runs.settings["killed"])]
     with subprocess.Popen(
         [*launch, "-o", str(output), "-q"], env=environment(), stderr=subprocess.PIPE, text=True
     ) as torchrun:
@@ -207,4 +220,4 @@ def test_a_killed_process_is_started_again(runs: Runs) -> None:
     assert torchrun.returncode == 0, errors
     assert weights(output) == weights(runs.folder / "unkilled"), f"killed after {at} steps"
     lines = [(record["phase"], record["step"]) for record in records(output)]
-    assert lines == [("distill", step) for step in range(1, 11)] + [("retrieval", step) for step in range(1, 9)]
+    assert lines == [("retrieval", step) for step in range(1, 13)]

@@ -67,6 +67,10 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the settings as TOML, and what they will take; train nothing.")
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="With --dry-run, for so many processes (default: those of torchrun, or 1)."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -93,9 +97,15 @@ def train(
         resumed = output if resume else None
         settings = _settings(size, init, config, resumed, data, teacher, seed, steps, average, evaluate)
         stages, tasks = _stages(stage), _tasks(task)
+        if processes is not None and (not dry_run or processes < 1):
+            raise InputError(
+                f"--processes {processes} is for --dry-run, and at least 1; to start so many: torchrun "
+                "--nproc-per-node N -m jv5kit train ..."
+            )
         if dry_run:
             if first:
-                _print_plan(settings, phases_of(settings, stages, TASKS if tasks is None else tasks), as_json=json)
+                phases = phases_of(settings, stages, TASKS if tasks is None else tasks)
+                _print_plan(settings, phases, processes or int(os.environ.get("WORLD_SIZE", "1")), as_json=json)
             return
         if output is None:
             raise InputError("say where the run goes with -o DIR")
@@ -213,27 +223,35 @@ def _tasks(task: str | None) -> Sequence[Task] | None:
     return TASKS
 
 
-def _print_plan(settings: RunSettings, phases: Sequence[Phase], *, as_json: bool) -> None:
+def _print_plan(settings: RunSettings, phases: Sequence[Phase], processes: int, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from jv5kit.training.config import to_toml
     from jv5kit.training.estimates import estimate
 
     text = to_toml(settings, marked=True)
-    estimates = estimate(settings, phases)
+    estimates = estimate(settings, phases, processes)
     if as_json:
         print_json({"settings": asdict(settings), "estimates": asdict(estimates)})
         return
     print(text, end="")
     lines = [
         f"{estimates.parameters:,} parameters, {estimates.matrices:,} of them in matrices that each token goes through",
-        f"a product makes {estimates.flops / 1e9:,.0f} GFLOP/s on {estimates.device}; at {len(phases)} phases:",
+        f"a product makes {estimates.flops / 1e9:,.0f} GFLOP/s on {estimates.device}; {len(phases)} phases in "
+        f"{processes} process{'es' if processes > 1 else ''}:",
     ]
     lines += [
         f"  {one.phase:<15} {one.trained:>13,} trained, at most {one.tokens:>11,} tokens a step, "
-        f"{_duration(one.seconds)}, {one.bytes / 2**30:.1f} GiB"
+        f"{_duration(one.seconds)}"
         for one in estimates.phases
     ]
+    parts = ("peak", "weights", "gradients", "one_pass", "loss", "teacher")
+    for place, name in (("memory", f"on {estimates.device}"), ("on_gpu", "on a GPU")):
+        if place == "memory" or estimates.device == "cpu":
+            lines += [f"{f'GiB of a process {name}':<24}" + "".join(f"{part.replace('_', ' '):>11}" for part in parts)]
+            for one in estimates.phases:
+                held = asdict(one)[place]
+                lines += [f"  {one.phase:<22}" + "".join(f"{held[part] / 2**30:>11.2f}" for part in parts)]
     print("\n".join(lines), file=sys.stderr)
 
 

@@ -44,7 +44,7 @@ class _Ends:
 
 
 class PackedModel(nn.Module):
-    """A backbone, its weights not set; see :meth:`initialize` and ``load_state_dict``.
+    """A backbone, its weights not set; see :meth:`initialize` and ``load_state_dict``. On "meta", it has shapes alone.
 
     Attributes:
         architecture: the row of the table.
@@ -61,9 +61,11 @@ class PackedModel(nn.Module):
         self.shape: Shape = shape_of(self.architecture, config)
         self.theta = self.shape.theta
         # Weights are loaded or drawn later; torch's own draw of each takes seconds on a large model.
+        shapes_alone = torch.get_default_device().type == "meta"
         with torch.device("meta"):
             self._build()
-        self.to_empty(device="cpu")
+        if not shapes_alone:
+            self.to_empty(device="cpu")
 
     @property
     def dim(self) -> int:

@@ -59,7 +59,8 @@ class Passes:
             for group in self._groups:
                 self._states.append(_random_state())
                 parts.append(self._run(group))
-        order = torch.tensor([i for group in self._groups for i in group], device=parts[0].device)
+        places = [i for group in self._groups for i in group]
+        order = torch.tensor(places, dtype=torch.int64, device=parts[0].device)
         joined = torch.cat(parts)
         self._embeddings = torch.empty_like(joined)
         self._embeddings[order] = joined
