@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from jv5kit.sharding.ray_cluster import connect, load_ray
+from jv5kit.sharding.ray_cluster import attach, load_ray
 
 
 class Cluster:
@@ -21,7 +21,7 @@ class Cluster:
         self._raylets = make(initialize_head=True, head_node_args=self._node() | {"include_dashboard": False})
         self._other = self._raylets.add_node(**self._node())
         self.address: str = self._raylets.address
-        connect(self.ray, self.address)
+        attach(self.address)
 
     def kill_node(self) -> None:
         """Kill the raylet that is not the head, with all that runs on it, as a machine that fails does."""
