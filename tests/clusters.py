@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jv5kit.sharding.ray_cluster import connect, load_ray
+from jv5kit.sharding.ray_cluster import attach, load_ray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Cluster:
         self._raylets = make(initialize_head=True, head_node_args=self._node() | {"include_dashboard": False})
         self._other = self._raylets.add_node(**self._node())
         self.address: str = self._raylets.address
-        connect(self.ray, self.address)
+        attach(self.address)
 
     def kill_node(self) -> None:
         """Kill the raylet that is not the head, with all that runs on it, as a machine that fails does."""

@@ -32,6 +32,8 @@ class Kind:
         precisions: those that it stores.
         passages: whether it splits documents.
         modes: those of an index with int8 rows.
+        lexical: whether it can index words.
+        batches: whether each batch is there when it is done; otherwise all of them are, at the end.
     """
 
     name: str
@@ -39,10 +41,13 @@ class Kind:
     precisions: tuple[str, ...]
     passages: bool
     modes: tuple[str, ...]
+    lexical: bool = True
+    batches: bool = True
 
 
 KINDS = [
     Kind("folder", False, ("ubinary", "int8", "float32"), True, ("ubinary+int8", "int8", "ubinary")),
+    Kind("shards", False, ("ubinary", "int8", "float32"), True, ("ubinary+int8", "int8", "ubinary"), False, False),
     Kind("postgres", True, ("ubinary",), False, ("ubinary+int8", "ubinary")),
 ]
 
@@ -105,5 +110,14 @@ def postgres_url(postgres: PostgresServer) -> str:
 def named(request: pytest.FixtureRequest, tmp_path: Path) -> Named:
     """The name of an index that is not there yet, in each store."""
     kind: Kind = request.param
-    name = str(tmp_path / "x.jv5") if kind.name == "folder" else request.getfixturevalue("postgres_url")
-    return Named(kind, name)
+    if kind.name == "postgres":
+        return Named(kind, request.getfixturevalue("postgres_url"))
+    return Named(kind, str(tmp_path / {"folder": "x.jv5", "shards": "x.jv5s"}[kind.name]))
+
+
+@pytest.fixture
+def lexical(named: Named) -> Named:
+    """The same, of a store that can index words."""
+    if not named.kind.lexical:
+        pytest.skip(f"{named.kind.name}: no lexical index")
+    return named

@@ -52,7 +52,7 @@ def test_shards_are_the_file_in_parts(here: Path, inside: Inside) -> None:
     assert last == {"output": "shards", "embeddings": COUNT, "skipped": 0, "shards": SHARDS}
     assert [one["shard"] for one in shards] == [f"{i:05d}-of-{SHARDS:05d}" for i in range(SHARDS)]
     rows = [np.load(f"shards/embeddings-{one['shard']}.npy") for one in shards]
-    assert list(map(len, rows)) == [one["embeddings"] for one in shards]
+    assert list(map(len, rows)) == [one["documents"] for one in shards]
     np.testing.assert_array_equal(np.concatenate(rows), np.load("x.npy"))
     ids = [line for one in shards for line in Path(f"shards/ids-{one['shard']}.jsonl").read_text().splitlines()]
     assert [json.loads(line) for line in ids] == [f"é{i}" if i % 3 else str(i + 1) for i in range(COUNT)]
@@ -92,7 +92,7 @@ def begun(folder: Path, model: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
-    assert json.loads(process.stdout.readline()).keys() == {"shard", "embeddings"}
+    assert json.loads(process.stdout.readline()).keys() == {"shard", "documents"}
     return process
 
 

@@ -1,6 +1,7 @@
 """An index in shards is one index, to the last bit: the same hits, scores and order, whatever is asked of it."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,24 @@ def test_a_change_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         index.delete(["d150"])
     assert_same(whole, parts)
     assert not (left / "nothing").exists()
+
+
+def test_what_is_built_is_acknowledged_when_all_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jv5kit.sources.BATCH_BYTES", 4 * DIM * 37)
+    committed: list[int] = []
+
+    def interrupted() -> Iterator[dict[str, Any]]:
+        yield from records()[:300]
+        raise KeyboardInterrupt
+
+    options: dict[str, Any] = {"embeddings": rows(), "on_commit": committed.append}
+    with pytest.raises(KeyboardInterrupt):
+        ShardedIndex.build(tmp_path / "parts.jv5s", interrupted(), **options)
+    assert committed == []
+    with pytest.raises(IndexNotFoundError):
+        ShardedIndex.open(tmp_path / "parts.jv5s")
+    ShardedIndex.build(tmp_path / "parts.jv5s", records(), **options)
+    assert committed == [COUNT]
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

@@ -140,15 +140,17 @@ def test_documents_come_back_as_they_were(named: Named) -> None:
         assert [Document(hit.id, hit.text, hit.title, hit.metadata) for (hit,) in hits] == documents
 
 
-@pytest.mark.parametrize("lexical", [False, True])
-def test_every_awkward_text_comes_back(named: Named, lexical: bool) -> None:
+@pytest.mark.parametrize("words", [False, True])
+def test_every_awkward_text_comes_back(named: Named, words: bool) -> None:
+    if words and not named.kind.lexical:
+        pytest.skip(f"{named.kind.name}: no lexical index")
     documents = [
         Document(f"{name} {text[:20]}", text, text[:200_000], {"text": text}) for name, text in AWKWARD.items()
     ]
-    with named.cls.build(named.name, documents, embeddings=rows(len(documents)), lexical=lexical) as store:
+    with named.cls.build(named.name, documents, embeddings=rows(len(documents)), lexical=words) as store:
         for document, found in zip(documents, store.get([document.id for document in documents]), strict=True):
             assert found == document, document.id
-        if lexical:
+        if words:
             hits = store.search(rows(1)[0], 3, hybrid=True, words="longest wort7")
             assert {hit.id.split(" ")[0] for hit in hits} & {"long", "many"}
 
@@ -182,8 +184,8 @@ def test_what_no_store_can_keep_is_refused_and_the_document_is_named(named: Name
 
 
 @pytest.mark.parametrize("asked", ["text\0", "\0"])
-def test_words_may_have_what_a_text_may_not(named: Named, asked: str) -> None:
-    with named.cls.build(named.name, records(3), embeddings=rows(3), lexical=True) as store:
+def test_words_may_have_what_a_text_may_not(lexical: Named, asked: str) -> None:
+    with lexical.cls.build(lexical.name, records(3), embeddings=rows(3), lexical=True) as store:
         assert len(store.search(rows(1)[0], hybrid=True, words=asked)) == 3
 
 
@@ -236,7 +238,8 @@ def test_what_is_deleted_is_gone(named: Named) -> None:
 
 
 def test_what_was_built_is_there_when_it_is_opened_again(named: Named) -> None:
-    with named.cls.build(named.name, records(20), embeddings=rows(20), lexical=True) as store:
+    options: dict[str, Any] = {"lexical": True} if named.kind.lexical else {}
+    with named.cls.build(named.name, records(20), embeddings=rows(20), **options) as store:
         built = store.search(rows(5), 20), store.fields, store.settings, store.name
     with named.open() as store:
         assert (store.search(rows(5), 20), store.fields, store.settings, store.name) == built
@@ -268,6 +271,8 @@ def test_identical_documents_are_passed_over_and_others_refused(named: Named) ->
 
 
 def test_each_batch_is_acknowledged_when_it_is_there(named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not named.kind.batches:
+        pytest.skip(f"{named.kind.name}: all of it together")
     monkeypatch.setattr("jv5kit.sources.BATCH_BYTES", 4 * DIM * 8)
     committed: list[int] = []
 
@@ -324,11 +329,11 @@ def test_an_empty_index_can_be_filled(named: Named) -> None:
         assert len(store.search(rows(1)[0])) == 5
 
 
-def test_hybrid_search_finds_the_words(named: Named) -> None:
+def test_hybrid_search_finds_the_words(lexical: Named) -> None:
     documents = [{"id": f"d{i}", "text": "of ice and of snow", "n": i} for i in range(300)]
     documents[250] |= {"text": "Penguins are swimming", "title": "Birds"}
     documents[260] |= {"text": "the sea", "title": "A Swimming penguin"}
-    with named.cls.build(named.name, documents, embeddings=rows(300), lexical=True) as store:
+    with lexical.cls.build(lexical.name, documents, embeddings=rows(300), lexical=True) as store:
         for words in ("penguin", "a PENGUIN swims", "penguin's", "penguin | swim & ! ("):
             hits = store.search(rows(1)[0], 120, hybrid=True, words=words)
             assert {"d250", "d260"} <= {hit.id for hit in hits[:4]}, words
@@ -339,7 +344,7 @@ def test_hybrid_search_finds_the_words(named: Named) -> None:
         assert "d260" not in [hit.id for hit in kept]
         assert len(store.search(rows(2), 5, hybrid=True, words=["the", "nothing like it"])) == 2
     with (
-        named.cls.build(named.name, records(3), embeddings=rows(3), force=True) as store,
+        lexical.cls.build(lexical.name, records(3), embeddings=rows(3), force=True) as store,
         pytest.raises(InputError, match="no lexical index"),
     ):
         store.search(rows(1)[0], hybrid=True, words="x")
@@ -464,7 +469,7 @@ def test_documents_are_encoded_and_found_by_their_texts(named: Named, encoder: E
 
 
 def test_the_command_line_takes_the_same_words(named: Named, folder: Path, inside: Inside) -> None:
-    to = "-o" if named.kind.name == "folder" else "--store"
+    to = "--store" if named.kind.name == "postgres" else "-o"
     shown = inside("index", folder / "docs.jsonl", "--embeddings", folder / "x.npy", to, named.name, "--json").stdout
     with named.open() as store:
         name = store.name

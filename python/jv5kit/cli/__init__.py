@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from jv5kit.cli import compact, delete, encode, eval, export, get, index, info, mine, search, serve, train
+from jv5kit.cli import compact, delete, encode, eval, export, get, index, info, mine, publish, search, serve, train
 from jv5kit.cli.options import RayCommand
 from jv5kit.errors import InputError, Jv5kitError
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(index.index)
+app.command(cls=RayCommand)(index.index)
 app.command()(search.search)
 app.command()(get.get)
 app.command()(delete.delete)
@@ -38,6 +38,7 @@ app.command(cls=RayCommand)(encode.encode)
 app.command("eval")(eval.evaluate)
 app.command()(train.train)
 app.command()(serve.serve)
+app.command(cls=RayCommand)(publish.publish)
 app.command()(info.info)
 
 

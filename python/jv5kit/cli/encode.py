@@ -113,7 +113,7 @@ class _Run:
         self._skip_invalid = skip_invalid
         self._skipped = 0
         self._json = json
-        self._bar = False if quiet or json else None
+        self._quiet = quiet
 
     def to_file(self, output: Path | None, *, force: bool) -> None:
         """Write the embeddings to one file, or without it to standard output."""
@@ -137,7 +137,9 @@ class _Run:
         encoder = encoding.load()
         with (
             one_warning(),
-            ProgressBar("Encoding", lambda: count_lines(self._documents), "documents", show=self._bar) as progress,
+            ProgressBar(
+                "Encoding", lambda: count_lines(self._documents), "documents", show=False if self._quiet else None
+            ) as progress,
         ):
 
             def encoded(batch: list[Document]) -> None:
@@ -157,11 +159,9 @@ class _Run:
 
     def to_shards(self, output: Path, shards: int | None, engine: Engine, *, force: bool) -> None:
         """Write the embeddings to a folder of shards, or go on with it."""
+        from jv5kit.cli.shards import finish
         from jv5kit.documents import read_documents
-        from jv5kit.encoder import CutTexts
-        from jv5kit.errors import InputError, Jv5kitError
-        from jv5kit.logs import logger
-        from jv5kit.progress import ProgressBar
+        from jv5kit.errors import InputError
         from jv5kit.sharding.encode_job import EncodeJob
         from jv5kit.sharding.ranges import cut
 
@@ -172,27 +172,8 @@ class _Run:
         job = EncodeJob(
             self._documents.absolute(), ranges, self._encoding(), output.absolute(), skip_invalid=self._skip_invalid
         )
-        texts, finished = CutTexts(), []
         with job.open(force=force) as there, closing(job.run(there, engine)) as running:
-            try:
-                with ProgressBar("Encoding", lambda: ranges.lines, "documents", show=self._bar) as progress:
-                    for done in chain(there, running):
-                        finished.append(done)
-                        texts.add(done.cut)
-                        for message in done.skipped:
-                            logger.warning("skipped: %s", message)
-                        if self._json and done not in there:
-                            print_json({"shard": done.piece.name, "embeddings": done.documents})
-                            sys.stdout.flush()
-                        progress(done.piece.range.lines)
-            except (KeyboardInterrupt, Jv5kitError) as error:
-                hint = f"{len(finished)} of {len(ranges.ranges)} shards are in {output}; the same command goes on"
-                if isinstance(error, KeyboardInterrupt):
-                    print(f"jv5kit: interrupted; {hint}", file=sys.stderr)
-                elif finished:
-                    error.args = (f"{error}\n{hint}",)
-                raise
-        texts.warn()
+            finished = finish(running, there, ranges, "Encoding", output, json=self._json, quiet=self._quiet)
         count = sum(done.documents for done in finished)
         facts = {"embeddings": count, "skipped": ranges.lines - count, "shards": len(finished)}
         self._tell({"output": str(output)} | facts)

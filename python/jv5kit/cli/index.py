@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jv5kit.cli import publish
 from jv5kit.cli.options import (
     Binary,
     Dim,
@@ -18,11 +19,17 @@ from jv5kit.cli.options import (
     Force,
     Json,
     Model,
+    OnRay,
     Quiet,
+    Replicas,
+    SkipInvalid,
     Verbose,
+    Workers,
+    engine_of,
     wanted_precision,
     wanted_rescore,
 )
+from jv5kit.cli.shards import index_in_shards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,10 +92,19 @@ def index(
     upsert: Annotated[
         bool, typer.Option("--upsert", help="As --append, but documents take the place of those of their id.")
     ] = False,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            "--shards",
+            metavar="N",
+            help="An index in so many shards (by default NAME.jv5s), built apart; see 'publish'.",
+        ),
+    ] = None,
+    workers: Workers = None,
+    ray: OnRay = None,
+    replicas: Replicas = 1,
     force: Force = False,
-    skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Pass over documents that cannot be used; log and count them.")
-    ] = False,
+    skip_invalid: SkipInvalid = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -128,6 +144,22 @@ def index(
         hnsw=hnsw,
         passages=passages,
     )
+    if shards is not None:
+        if documents is None or embeddings is not None or goes_on or store is not None:
+            raise InputError("--shards cuts a file of DOCUMENTS, for a folder: it goes with no other input or place")
+        folder = Path(output or _default_output(documents, ".jv5s"))
+        run = _Run(str(folder), None, json=json)
+        engine, flags = engine_of(workers, ray), {"force": force, "skip_invalid": skip_invalid}
+        built, run.skipped = index_in_shards(
+            documents, folder, asdict(wanted), model, shards, engine, json=json, quiet=quiet, **flags
+        )
+        # A cluster that ends with this command has nobody to answer.
+        lasting = ray is not None and ray != "local"
+        run.done(built, publish.start(folder, str(ray), None, replicas) if lasting else None)
+        return
+    for option, given in (("--workers", workers), ("--ray", ray), ("--replicas", None if replicas == 1 else replicas)):
+        if given is not None:
+            raise InputError(f"{option} {given} is for an index in shards: say how many with --shards N")
     place = _place(output, store, documents or embeddings or Path("index"))
     run = _Run(place, goes_on, json=json)
 
@@ -322,14 +354,15 @@ class _Run:
             error.args = (f"{error}\n{hint}",)
         return error
 
-    def done(self, index: Store) -> None:
-        """Say what there is now."""
+    def done(self, index: Store, url: str | None = None) -> None:
+        """Say what there is now, and where it is published."""
         settings = index.settings
         if self._json:
             facts = {"index": index.name, "documents": len(index), "skipped": self.skipped}
             if settings.passages is not None:
                 facts["passages"] = index.row_count
-            print(json_lines.dumps(facts | ({"replaced": self.replaced} if self.goes_on == "--upsert" else {})))
+            facts |= {"replaced": self.replaced} if self.goes_on == "--upsert" else {}
+            print(json_lines.dumps(facts | ({} if url is None else {"published": url})))
             return
         if self.goes_on == "--upsert":
             print(f"{self.replaced:,} documents were replaced", file=sys.stderr)
@@ -341,13 +374,15 @@ class _Run:
             f"{index.bytes_on_disk / max(1, len(index)):,.0f} bytes a document",
             file=sys.stderr,
         )
+        if url is not None:
+            print(f"published as {url}", file=sys.stderr)
 
 
-def _default_output(source: Path) -> Path:
+def _default_output(source: Path, suffix: str = ".jv5") -> Path:
     from jv5kit.documents import STDIN
     from jv5kit.errors import InputError
 
     if source == STDIN:
         raise InputError("standard input has no name: say where the index goes with -o DIR")
     name = source.name.removesuffix(".gz")
-    return Path(Path(name).stem + ".jv5")
+    return Path(Path(name).stem + suffix)

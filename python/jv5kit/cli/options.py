@@ -61,6 +61,7 @@ OnRay = Annotated[
         help="Work on a Ray cluster: HOST:PORT, local for one of this process, or auto (without an ADDRESS).",
     ),
 ]
+Replicas = Annotated[int, typer.Option("--replicas", metavar="N", help="Actors of each shard that Ray keeps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no warnings.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Everything that is logged.")]
 Documents = Annotated[

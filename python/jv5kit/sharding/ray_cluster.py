@@ -67,6 +67,42 @@ def connected(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
+_attached: list[str] = []
+"""The address that this process is connected with, if it did that here."""
+
+
+def attach(address: str) -> Any:
+    """The package ``ray``, connected to a cluster until the process ends.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        InputError: the address is none.
+        Jv5kitError: there is no cluster at it, or the process is connected with another one, and can be with one only.
+    """
+    ray = load_ray()
+    if not ray.is_initialized():
+        connect(ray, address)
+        _attached[:] = [address]
+    elif address != "auto" and _attached and _attached != [address]:
+        raise Jv5kitError(
+            f"this process is connected with the Ray cluster at {_attached[0]}, and cannot be with that at {address} "
+            "as well: ask that from another process"
+        )
+    return ray
+
+
+def processors(ray: Any) -> int:
+    """Processors of a cluster.
+
+    Raises:
+        Jv5kitError: it has none.
+    """
+    found = int(ray.cluster_resources().get("CPU", 0))
+    if not found:
+        raise Jv5kitError("the Ray cluster has no processor to work with: add a machine to it")
+    return found
+
+
 def connect(ray: Any, address: str) -> None:
     """Connect this process to a cluster; see :func:`connected`."""
     wanted = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
@@ -100,13 +136,10 @@ class RayWorkers:
     def run(self, load: Callable[[], Callable[[T], R]], pieces: Sequence[T]) -> Generator[R]:
         """See :class:`~jv5kit.sharding.engines.Engine`."""
         with connected(self.address) as ray:
-            processors = int(ray.cluster_resources().get("CPU", 0))
-            if not processors:
-                raise Jv5kitError(f"the Ray cluster at {self.address} has no processor to work with: add a machine")
             machines = sum(node["Alive"] and bool(node["Resources"].get("CPU")) for node in ray.nodes())
-            workers = self.workers or machines
+            workers = self.workers or max(1, machines)
             actor = ray.remote(scheduling_strategy="SPREAD")(_Actor)
-            threads = max(1, processors // workers)
+            threads = max(1, processors(ray) // workers)
             yield from share_out(
                 pieces,
                 workers,

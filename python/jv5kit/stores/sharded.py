@@ -64,7 +64,7 @@ class ShardedStore(ABC):
     @classmethod
     def check_new(
         cls,
-        path: str | os.PathLike[str],
+        path: Any,
         /,
         *,
         precision: Precision = "ubinary",
@@ -81,7 +81,7 @@ class ShardedStore(ABC):
     @classmethod
     def build(
         cls,
-        path: str | os.PathLike[str],
+        path: Any,
         documents: Iterable[Document | Mapping[str, Any]] | None = None,
         encoder: Encoder | None = None,
         /,
