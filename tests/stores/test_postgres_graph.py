@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jv5kit.building import Added
-from jv5kit.stores.postgres import PostgresIndex, answering
-from jv5kit.stores.postgres.reading import MOST_WIDTH, nearest
+from jv5kit.stores.postgres import PostgresIndex
+from jv5kit.stores.postgres.reading import MOST_WIDTH, Nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,12 +44,13 @@ def url(postgres: PostgresServer) -> str:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How the server was asked for candidates."""
     ways: list[str] = []
+    ask = Nearest._ask
 
-    def noted(*arguments: Any) -> Any:
-        ways.append("graph" if len(arguments) > 6 else "exact")
-        return nearest(*arguments)
+    def noted(asked: Nearest, *arguments: Any, **options: Any) -> Any:
+        ways.append("exact" if asked.graph is None else "graph")
+        return ask(asked, *arguments, **options)
 
-    monkeypatch.setattr(answering, "nearest", noted)
+    monkeypatch.setattr(Nearest, "_ask", noted)
     return ways
 
 
