@@ -107,7 +107,7 @@ class IndexWriter(Protocol):
         """Whether this writer has added a row of the index."""
 
     def find(self, ids: Sequence[str]) -> dict[str, tuple[list[int], Document]]:
-        """The rows and the document of each id that is in the index."""
+        """The rows and the document of each id that is in the index, or none, where a commit would find out."""
 
     def same_rows(self, rows: NDArray[np.int64], tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """Whether each of some documents of the index (rows, ascending) has the given tensors' row."""
@@ -319,14 +319,17 @@ class _Run:
         its id is an error, and so is a second document of an id in one run; but where documents are put in the place of
         others, the last one stays.
         """
-        known = self._writer.find([document.id for document in documents])
+        ids, longest = [document.id for document in documents], self._writer.max_id_bytes
+        known = self._writer.find(ids)
+        # As a rule all of them are new, and the rest of this takes longer than a store takes to keep them.
+        if not known and len(set(ids)) == len(ids) and (longest is None or 4 * max(map(len, ids)) <= longest):
+            return list(range(len(ids))), []
         same = {
             i for i, document in enumerate(documents) if document.id in known and _same(document, known[document.id][1])
         }
         if given is not None:
             same -= self._changed(given, {i: known[documents[i].id][0][0] for i in same})
         new: dict[str, int] = {}
-        longest = self._writer.max_id_bytes
         for position, document in enumerate(documents):
             if longest is not None and len(document.id.encode()) > longest:
                 self._refuse(DocumentError(f"{_where(document)}: 'id' is longer than {longest:,} bytes, the most here"))

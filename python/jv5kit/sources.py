@@ -184,8 +184,10 @@ def batches(
                 raise InputError(f"there are only {count} embeddings, but more documents")
         else:
             numbers = range(start, start + len(embeddings))
-            ids = source.ids[start : start + size] if source.ids is not None else [str(next_row + i) for i in numbers]
-            batch = [Document(_checked_id(identifier), "") for identifier in ids]
+            if source.ids is None:
+                batch = [Document(str(next_row + i), "") for i in numbers]
+            else:
+                batch = [Document(_checked_id(identifier), "") for identifier in source.ids[start : start + size]]
         yield start, batch, embeddings
 
 

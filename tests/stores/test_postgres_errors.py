@@ -173,6 +173,8 @@ def test_what_is_damaged_gives_no_wrong_answer(postgres: PostgresServer, postgre
         connection.execute(f"DELETE FROM jv5kit_{found[0]}_documents WHERE row = 2")
         with pytest.raises(IndexDamagedError, match="some of its tables, or of their rows, are missing"):
             index.search(ROWS[2], 5, mode="ubinary")
+        with pytest.raises(IndexDamagedError, match="some of its tables, or of their rows, are missing"):
+            index.search(ROWS[2], 5)
         connection.execute(f"DROP TABLE jv5kit_{found[0]}_codes")
         with pytest.raises(IndexDamagedError, match="some of its tables"):
             index.search(ROWS)

@@ -5,6 +5,7 @@ The kernels are those that score the rows of a folder, so the hits are the same.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +13,10 @@ import numpy as np
 from jv5kit.errors import InputError
 from jv5kit.quantize import quantize_embeddings
 from jv5kit.querying import fused, hits_of, settings_for, warn_of_unknown
-from jv5kit.scan import Rows, Stage, cosines, scan, scan_codes
+from jv5kit.scan import Rows, Stage, cosines, scan
 from jv5kit.storage.catalog import ReplacedError
 from jv5kit.stores.postgres.filtering import Fields, as_sql
-from jv5kit.stores.postgres.reading import ITERATIVE, MOST_WIDTH, documents_of, fetch, matching_words, nearest
+from jv5kit.stores.postgres.reading import ITERATIVE, MOST_WIDTH, Nearest, documents_of, fetch, matching_words
 from jv5kit.stores.postgres.tables import Tables
 
 if TYPE_CHECKING:
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from jv5kit.querying import How, Queries
     from jv5kit.stores.postgres.connection import Connection
     from jv5kit.stores.postgres.reading import Condition
-    from jv5kit.stores.postgres.rows import Fetched
     from jv5kit.stores.postgres.tables import Stored
-    from jv5kit.types import Hit
+    from jv5kit.types import Document, Hit
 
     Ranked = tuple[list[float], list[int]]
 
@@ -42,10 +42,11 @@ def answer(
     """
     asked = _Asked(connection, stored, vector, queries, how)
     found = [asked.best(query) for query in range(len(queries))]
-    wanted = sorted({row for _, rows in found for row in rows})
-    with Stage(how.stages, "documents"):
-        documents = documents_of(connection, asked.tables, "row", wanted) if wanted else {}
-    if len(documents) < len(wanted):
+    documents, wanted = asked.documents, {row for _, rows in found for row in rows}
+    if missing := sorted(wanted - documents.keys()):
+        with Stage(how.stages, "documents"):
+            documents |= documents_of(connection, asked.tables, "row", missing)
+    if wanted - documents.keys():
         raise ReplacedError
     if how.condition is not None and not wanted:
         warn_of_unknown(how.condition, Fields.read(connection, asked.tables).known)
@@ -53,18 +54,27 @@ def answer(
 
 
 class _Asked:
-    """Some queries to an index, checked."""
+    """Some queries to an index, checked.
+
+    Attributes:
+        tables: of the index.
+        documents: those that have come with the rows, by row.
+    """
 
     def __init__(
         self, connection: Connection, stored: Stored, vector: tuple[int, ...], queries: Queries, how: How
     ) -> None:
         self.tables = Tables(stored.number)
+        self.documents: dict[int, Document] = {}
         self._settings = settings_for(stored.settings, queries, how)
         if self._settings.precision == "int8":
             raise InputError(
                 "mode='int8' compares with all int8 rows, which are kept on the server to rescore with, not to be "
                 "scanned: ask in mode 'ubinary+int8', with a larger oversample"
             )
+        if queries.codes is not None and self._settings.rescore != "none":
+            # There is nothing to rescore them with.
+            self._settings = replace(self._settings, rescore="none")
         self._connection = connection
         self._vector = vector
         self._queries = queries
@@ -78,29 +88,40 @@ class _Asked:
 
     def best(self, query: int) -> Ranked:
         """The scores and the numbers of the best rows of a query."""
-        how, part = self._how, slice(query, query + 1)
-        rescored = self._queries.codes is None and self._settings.rescore != "none"
+        how = self._how
+        rescored = self._settings.rescore != "none"
+        if not rescored and not how.hybrid:
+            return self._hits(query)
         with Stage(how.stages, "scan"):
-            found = self._nearest(query, how.depth * (how.oversample if rescored else 1))
-        rows = Rows(self._settings, [found], [None])
-        if not found.rows:
-            scores, numbers = np.empty((1, 0), np.float32), np.empty((1, 0), np.int64)
-        elif self._queries.codes is not None:
-            scores, numbers = scan_codes(rows, self._codes[part], how.top_k, how.stages)
-        else:
-            scores, numbers = scan(rows, self._queries.embeddings[part], how.depth, how.oversample, how.stages)
+            asked = self._nearest(query, how.depth * (how.oversample if rescored else 1))
+            found = asked.candidates(self._connection, self._settings)
+            if asked.graph is not None and found.rows < asked.count:
+                found = replace(asked, graph=None).candidates(self._connection, self._settings)
+        scores, numbers = np.empty((1, 0), np.float32), np.empty((1, 0), np.int64)
+        if found.rows:
+            rows, embedding = Rows(self._settings, [found], [None]), self._queries.embeddings[[query]]
+            scores, numbers = scan(rows, embedding, how.depth, how.oversample, how.stages)
         if not how.hybrid:
             return scores[0].tolist(), numbers[0].tolist()
         return self._fused(query, (scores[0], numbers[0]))
 
-    def _nearest(self, query: int, count: int) -> Fetched:
-        code, settings = self._codes[query].tobytes(), self._settings
-        # Without iterative scans a filter could leave too few, and there is no graph search of that many.
-        if settings.hnsw and count <= MOST_WIDTH and (self._condition is None or self._vector >= ITERATIVE):
-            found = nearest(self._connection, self.tables, settings, code, count, self._condition, self._vector)
-            if found.rows == count:
-                return found
-        return nearest(self._connection, self.tables, settings, code, count, self._condition)
+    def _hits(self, query: int) -> Ranked:
+        """The best rows by their distances, which bring their documents with them."""
+        with Stage(self._how.stages, "scan"):
+            asked = self._nearest(query, self._how.top_k)
+            distances, numbers, documents = asked.hits(self._connection)
+            if asked.graph is not None and len(numbers) < asked.count:
+                distances, numbers, documents = replace(asked, graph=None).hits(self._connection)
+        self.documents |= documents
+        scores: list[float] = (1 - 2 / self._settings.dim * distances).astype(np.float32).tolist()
+        return scores, numbers
+
+    def _nearest(self, query: int, count: int) -> Nearest:
+        """The question for so many rows; by the graph, where that can give as many."""
+        # Without iterative scans a filter could leave too few.
+        able = count <= MOST_WIDTH and (self._condition is None or self._vector >= ITERATIVE)
+        graph = self._vector if self._settings.hnsw and able else None
+        return Nearest(self.tables, self._codes[query].tobytes(), count, self._condition, graph)
 
     def _fused(self, query: int, found: tuple[NDArray[np.float32], NDArray[np.int64]]) -> Ranked:
         """The best rows by the fusion with the ranking by words."""

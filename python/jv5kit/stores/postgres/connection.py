@@ -20,6 +20,7 @@ from psycopg.pq import TransactionStatus
 from jv5kit.errors import InputError, Jv5kitError
 from jv5kit.logs import logger
 from jv5kit.storage.catalog import ReplacedError
+from jv5kit.stores.postgres.codes import Code, CodeDumper
 from jv5kit.stores.postgres.failures import cannot_connect, failure, is_lost, is_refused
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ class Server:
 
     def _connect(self) -> Connection:
         connection = psycopg.connect(self._conninfo, autocommit=True)
+        connection.adapters.register_dumper(Code, CodeDumper)
         self._reached = True
         return connection
 

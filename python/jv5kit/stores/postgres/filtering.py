@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any
 
-from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from jv5kit.filters import MAX_NAME, Condition, Filter, Junction, kind_of
@@ -32,7 +31,7 @@ _INT64 = range(-(1 << 63), 1 << 63)
 _FEW = 8
 """Values that are looked up in the index of the fields; more are hashed, and compared with every row."""
 
-_PATHS: dict[str, LiteralString] = {
+_PATHS = {
     "<": "$[*] ? (@ < $value)",
     "<=": "$[*] ? (@ <= $value)",
     ">": "$[*] ? (@ > $value)",
@@ -60,9 +59,9 @@ class Fields:
     @classmethod
     def read(cls, connection: Connection, tables: Tables, names: Iterable[str] | None = None) -> Fields:
         """The fields of some names, or all."""
-        some = sql.SQL("") if names is None else sql.SQL(" WHERE field = ANY(%s)")
+        some = "" if names is None else "WHERE field = ANY(%s)"
         found = connection.execute(
-            tables.text("SELECT field, kinds, unfilterable FROM {fields}{some} ORDER BY field", some=some),
+            f"SELECT field, kinds, unfilterable FROM {tables.fields} {some} ORDER BY field",
             None if names is None else ([name for name in names if "\0" not in name],),
         )
         known = {
@@ -91,12 +90,10 @@ class Gathered:
         """Add them to the fields of the index."""
         with connection.cursor() as cursor:
             cursor.executemany(
-                tables.text(
-                    "INSERT INTO {fields} AS f VALUES (%s, %s, %s) ON CONFLICT (field) DO UPDATE SET "
-                    "kinds = ARRAY(SELECT DISTINCT unnest(f.kinds || excluded.kinds)), "
-                    "unfilterable = ARRAY(SELECT DISTINCT unnest(f.unfilterable || excluded.unfilterable)) "
-                    "WHERE NOT (f.kinds @> excluded.kinds AND f.unfilterable @> excluded.unfilterable)"
-                ),
+                f"INSERT INTO {tables.fields} AS f VALUES (%s, %s, %s) ON CONFLICT (field) DO UPDATE SET "
+                "kinds = ARRAY(SELECT DISTINCT unnest(f.kinds || excluded.kinds)), "
+                "unfilterable = ARRAY(SELECT DISTINCT unnest(f.unfilterable || excluded.unfilterable)) "
+                "WHERE NOT (f.kinds @> excluded.kinds AND f.unfilterable @> excluded.unfilterable)",
                 [(field, sorted(kinds), sorted(lacking)) for field, (kinds, lacking) in self._kinds.items()],
             )
 
@@ -118,20 +115,19 @@ class Gathered:
         return _encode(fields).encode() if fields else None
 
 
-def as_sql(condition: Filter) -> tuple[sql.Composable, list[Any]]:
+def as_sql(condition: Filter) -> tuple[str, list[Any]]:
     """What is true of the rows that a filter keeps, on the column ``fields``, and its parameters."""
     if isinstance(condition, Junction):
         parts = [as_sql(operand) for operand in condition.operands]
-        word = sql.SQL(" AND ") if condition.word == "and" else sql.SQL(" OR ")
-        return sql.SQL("({})").format(word.join([text for text, _ in parts])), [p for _, some in parts for p in some]
+        text = f" {condition.word.upper()} ".join(text for text, _ in parts)
+        return f"({text})", [parameter for _, some in parts for parameter in some]
     assert isinstance(condition, Condition)
     field = condition.field
     if "\0" in field:
         # PostgreSQL takes no text with it, and no document has such a field.
-        return sql.SQL("true" if condition.operator == "exists" and condition.negated else "false"), []
+        return "true" if condition.operator == "exists" and condition.negated else "false", []
     if condition.operator == "exists":
-        return sql.SQL("(fields ? %s::text) IS NOT TRUE" if condition.negated else "fields ? %s::text"), [field]
-    test: LiteralString
+        return "(fields ? %s::text) IS NOT TRUE" if condition.negated else "fields ? %s::text", [field]
     parameters: list[Any]
     if condition.operator == "in":
         there = [value for value in condition.values if not (isinstance(value, str) and "\0" in value)]
@@ -147,8 +143,8 @@ def as_sql(condition: Filter) -> tuple[sql.Composable, list[Any]]:
         parameters = [field, _PATHS[order], Jsonb({"value": _exact(value)})]
     # Null where the document has no field at all, which in AND and in OR is as good as false.
     if condition.negated:
-        return sql.SQL("(fields ? %s::text AND NOT " + test + ")"), [field, *parameters]
-    return sql.SQL(test), parameters
+        return f"(fields ? %s::text AND NOT {test})", [field, *parameters]
+    return test, parameters
 
 
 def _without_nul(order: str, value: Value) -> tuple[str, Value]:

@@ -321,7 +321,7 @@ class PostgresIndex:
         def counted(stored: Stored, connection: Connection) -> int:
             _check(condition, stored, connection)
             text, parameters = as_sql(condition)
-            statement = Tables(stored.number).text("SELECT count(*) FROM {codes} WHERE {text}", text=text)
+            statement = f"SELECT count(*) FROM {Tables(stored.number).codes} WHERE {text}"
             return int(one(connection.execute(statement, parameters).fetchone())[0])
 
         return self._ask(counted)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, LiteralString
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from psycopg import sql
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
+import numpy as np
 
 from jv5kit.storage import lexical
+from jv5kit.storage.catalog import ReplacedError
+from jv5kit.stores.postgres.codes import Code
 from jv5kit.stores.postgres.rows import Fetched
 from jv5kit.stores.postgres.tables import LEXICAL
 from jv5kit.types import Document
@@ -16,102 +17,123 @@ from jv5kit.types import Document
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from jv5kit.storage.state import Settings
     from jv5kit.stores.postgres.connection import Connection
     from jv5kit.stores.postgres.tables import Tables
 
-    Condition = tuple[sql.Composable, list[Any]]
+    Condition = tuple[str, list[Any]]
 
-SEARCH_WIDTH = 64
-"""Candidates that the graph looks at, at least (``hnsw.ef_search``)."""
+PLAIN_WIDTH = 40
+"""Candidates that the graph looks at unless it is told otherwise (``hnsw.ef_search``)."""
 
 MOST_WIDTH = 1000
 """The most that pgvector takes."""
 
-_SCORED: LiteralString = "c.row, c.code, d.int8_row, d.scale"
-_BITS: LiteralString = "c.row, c.code"
+ITERATIVE = (0, 8)
+"""The first version of pgvector that looks on where a filter leaves too few."""
 
-
-class Code(bytes):
-    """A code as a parameter: ``bit(n)`` in binary."""
-
-
-class _CodeDumper(Dumper):
-    oid = 1560
-    format = Format.BINARY
-
-    def dump(self, obj: Code) -> bytes:
-        return (8 * len(obj)).to_bytes(4, "big") + obj
+_DOCUMENT = "d.id, d.title, d.text, d.metadata"
 
 
 def documents_of(
-    connection: Connection, tables: Tables, column: LiteralString, values: Sequence[str] | Sequence[int]
+    connection: Connection, tables: Tables, column: Literal["id", "row"], values: Sequence[str] | Sequence[int]
 ) -> dict[int, Document]:
-    """The documents of some ids (column ``id``) or rows (column ``row``), by row."""
-    found = connection.execute(
-        tables.text(
-            "SELECT row, id, title, text, metadata FROM {documents} WHERE {column} = ANY(%b)",
-            column=sql.Identifier(column),
-        ),
-        (values,),
-    )
-    return {row: Document(id, text, title, metadata) for row, id, title, text, metadata in found}
+    """The documents of some ids or rows, by row."""
+    statement = f"SELECT d.row, {_DOCUMENT} FROM {tables.documents} d WHERE {column} = ANY(%b)"
+    return {row: _document(*rest) for row, *rest in connection.execute(statement, (values,))}
 
 
 def fetch(connection: Connection, tables: Tables, settings: Settings, rows: Sequence[int]) -> Fetched:
     """What is scored of some rows."""
-    statement = tables.text(
-        "SELECT {columns} FROM {codes} c JOIN {documents} d USING (row) WHERE c.row = ANY(%s)",
-        columns=sql.SQL(_SCORED if settings.rescore == "int8" else _BITS),
+    statement = (
+        f"SELECT {_scored(settings)} FROM {tables.codes} c JOIN {tables.documents} d USING (row) WHERE c.row = ANY(%s)"
     )
     with connection.cursor(binary=True) as cursor:
         return Fetched(cursor.execute(statement, (list(rows),)), settings.dim)
 
 
-def nearest(
-    connection: Connection,
-    tables: Tables,
-    settings: Settings,
-    code: bytes,
-    count: int,
-    condition: Condition | None,
-    graph: tuple[int, ...] | None = None,
-) -> Fetched:
-    """The ``count`` rows with the codes nearest to one.
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The question for the ``count`` rows with the codes nearest to one.
 
-    Args:
-        connection: to the server.
+    Attributes:
         tables: of the index.
-        settings: as the index is looked at: with int8 rows the answer has those too.
         code: of the query.
         count: of rows.
-        condition: what the rows pass, as SQL and its parameters.
+        condition: what the rows pass, as SQL and its parameters; None is no condition.
         graph: the version of pgvector, to search by the graph, approximately; None compares with every row.
     """
-    where, parameters = condition or (sql.SQL("true"), [])
-    scored = settings.rescore == "int8"
-    # What is added keeps the planner from taking the graph where the answer is to be exact.
-    order = "code <~> %s" if graph is not None else "(code <~> %s) + 0, row"
-    statement = tables.text(
-        "SELECT {columns} FROM (SELECT row, code FROM {codes} WHERE {where} ORDER BY {order} LIMIT %s) c {join}",
-        columns=sql.SQL(_SCORED if scored else _BITS),
-        where=where,
-        order=sql.SQL(order),
-        join=tables.text("JOIN {documents} d USING (row)" if scored else ""),
-    )
-    connection.adapters.register_dumper(Code, _CodeDumper)
-    with connection.cursor(binary=True) as cursor:
-        if graph is None:
-            cursor.execute(statement, [*parameters, Code(code), count])
-        else:
-            width = min(max(SEARCH_WIDTH, 2 * count), MOST_WIDTH)
-            # One way to the server and back.
-            with connection.pipeline(), connection.transaction():
-                connection.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(width)))
-                if graph >= ITERATIVE:
-                    connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-                cursor.execute(statement, [*parameters, Code(code), count])
-        return Fetched(cursor, settings.dim)
+
+    tables: Tables
+    code: bytes
+    count: int
+    condition: Condition | None
+    graph: tuple[int, ...] | None = None
+
+    def candidates(self, connection: Connection, settings: Settings) -> Fetched:
+        """The rows, to be scored as settings say.
+
+        Raises:
+            ReplacedError: a row has no document.
+        """
+        joined = settings.rescore == "int8"
+        return Fetched(self._ask(connection, _scored(settings), joined=joined), settings.dim)
+
+    def hits(self, connection: Connection) -> tuple[NDArray[np.float64], list[int], dict[int, Document]]:
+        """Their distances, best first, their numbers, and their documents by number.
+
+        Raises:
+            ReplacedError: a row has no document.
+        """
+        found = self._ask(connection, f"c.distance, c.row, {_DOCUMENT}", joined=True)
+        found.sort(key=lambda row: row[:2])
+        distances = np.array([row[0] for row in found], np.float64)
+        return distances, [row[1] for row in found], {row[1]: _document(*row[2:]) for row in found}
+
+    def _ask(self, connection: Connection, columns: str, *, joined: bool) -> list[tuple[Any, ...]]:
+        where, parameters = self.condition or ("true", [])
+        # What is added keeps the planner from taking the graph where the answer is to be exact.
+        distance, order = ("(code <~> %s) + 0", "distance, row") if self.graph is None else ("code <~> %s", "distance")
+        # The limit is no parameter, so that a plan is good for every query with it.
+        statement = (
+            f"SELECT {columns} FROM (SELECT row, code, {distance} AS distance FROM {self.tables.codes} WHERE {where} "
+            f"ORDER BY {order} LIMIT {self.count:d}) c"
+            + (f" LEFT JOIN {self.tables.documents} d USING (row)" if joined else "")
+        )
+        values = [Code(self.code), *parameters]
+        with connection.cursor(binary=True) as cursor:
+            if self.graph is None or (self.condition is None and 2 * self.count <= PLAIN_WIDTH):
+                cursor.execute(statement, values)
+            else:
+                # In a pipeline they go together, as one transaction.
+                with connection.pipeline():
+                    _widen(connection, self.count, iterative=self.graph >= ITERATIVE)
+                    cursor.execute(statement, values)
+            found = cursor.fetchall()
+        if joined and any(row[-1] is None for row in found):
+            raise ReplacedError
+        return found
+
+
+def _widen(connection: Connection, count: int, *, iterative: bool) -> None:
+    """Let the graph look at enough candidates for so many rows, in the transaction under way.
+
+    Where the server, the database or the user has a wider search set, that stays.
+    """
+    on = ", set_config('hnsw.iterative_scan', 'strict_order', true)" if iterative else ""
+    width = "greatest(current_setting('hnsw.ef_search', true)::integer, %s)::text"
+    connection.execute(f"SELECT set_config('hnsw.ef_search', {width}, true){on}", (min(2 * count, MOST_WIDTH),))
+
+
+def _scored(settings: Settings) -> str:
+    """The columns that rows are scored by."""
+    return "c.row, c.code, d.int8_row, d.scale" if settings.rescore == "int8" else "c.row, c.code"
+
+
+def _document(identifier: str, title: str | None, text: str, metadata: dict[str, Any]) -> Document:
+    return Document(identifier, text, title, metadata)
 
 
 def matching_words(
@@ -126,16 +148,10 @@ def matching_words(
     words = lexical.words_of(text)
     if not words:
         return []
-    where, parameters = condition or (sql.SQL("true"), [])
-    statement = tables.text(
-        "SELECT row FROM {documents} JOIN {codes} USING (row), to_tsquery({language}, %s) query "
-        "WHERE words @@ query AND {where} ORDER BY ts_rank(words, query, 1) DESC, row LIMIT %s",
-        language=sql.Literal(LEXICAL),
-        where=where,
+    where, parameters = condition or ("true", [])
+    statement = (
+        f"SELECT row FROM {tables.documents} JOIN {tables.codes} USING (row), to_tsquery('{LEXICAL}', %s) query "
+        f"WHERE words @@ query AND {where} ORDER BY ts_rank(words, query, 1) DESC, row LIMIT %s"
     )
     query = " | ".join(f"'{word}'" for word in words)
     return [row for (row,) in connection.execute(statement, [query, *parameters, count])]
-
-
-ITERATIVE = (0, 8)
-"""The first version of pgvector that looks on where a filter leaves too few."""

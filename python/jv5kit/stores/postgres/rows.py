@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -12,62 +11,77 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
-    from psycopg import sql
 
     from jv5kit.stores.postgres.connection import Connection
+    from jv5kit.stores.postgres.tables import Tables
     from jv5kit.types import Document
 
+_BINARY = "FROM STDIN (FORMAT BINARY)"
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
-_LENGTH = struct.Struct(">i")
-_NULL = _LENGTH.pack(-1)
 
 
-def copy(connection: Connection, statement: sql.Composed, data: bytes) -> None:
-    """Send rows in binary."""
-    with connection.cursor() as cursor, cursor.copy(statement) as copying:
+def copy_codes(
+    connection: Connection, tables: Tables, first: int, codes: NDArray[np.uint8], fields: Sequence[bytes | None]
+) -> None:
+    """Add codes, and the fields of each as JSON, or None; rows are numbered from ``first`` on."""
+    with connection.cursor() as cursor, cursor.copy(f"COPY {tables.codes} (row, code, fields) {_BINARY}") as copying:
         copying.write(_HEADER)
-        copying.write(data)
+        copying.write(code_rows(first, codes, fields))
         copying.write(_TRAILER)
 
 
+def copy_documents(
+    connection: Connection,
+    tables: Tables,
+    first: int,
+    documents: Sequence[tuple[Document, str]],
+    tensors: Mapping[str, NDArray[Any]],
+) -> None:
+    """Add documents, each with its metadata as JSON, and their int8 rows, where there are such tensors."""
+    scored = "rows" in tensors
+    columns = f"row, {'int8_row, scale, ' if scored else ''}id, title, text, metadata"
+    with connection.cursor() as cursor, cursor.copy(f"COPY {tables.documents} ({columns}) {_BINARY}") as copying:
+        # JSON is text, also in binary.
+        copying.set_types(["int8", *(["bytea", "float4"] if scored else []), "text", "text", "text", "text"])
+        if not scored:
+            for row, (document, metadata) in enumerate(documents, first):
+                copying.write_row((row, document.id, document.title or None, document.text, metadata))
+            return
+        rows = zip(documents, tensors["rows"], tensors["scales"].tolist(), strict=True)
+        for row, ((document, metadata), values, scale) in enumerate(rows, first):
+            title = document.title or None
+            copying.write_row((row, values.tobytes(), scale, document.id, title, document.text, metadata))
+
+
 def code_rows(first: int, codes: NDArray[np.uint8], fields: Sequence[bytes | None]) -> bytes:
-    """The columns row, code and fields, the last one JSON or nothing; rows are numbered from ``first`` on."""
+    """The columns row, code and fields in binary."""
     width = codes.shape[1]
     fixed = np.empty(
         len(codes),
-        [("columns", ">i2"), *_column("row", ">i8"), *_column("code", "u1", width, 4), ("fields", ">i4")],
+        [
+            ("columns", ">i2"),
+            ("row length", ">i4"),
+            ("row", ">i8"),
+            ("code length", ">i4"),
+            ("bits", ">i4"),
+            ("code", "u1", (width,)),
+            ("fields length", ">i4"),
+        ],
     )
     fixed["columns"] = 3
-    _fill(fixed, "row", np.arange(first, first + len(codes)))
-    _fill(fixed, "code", codes)
+    fixed["row length"], fixed["row"] = 8, np.arange(first, first + len(codes))
     # A bit string begins with its number of bits.
-    fixed["code head"] = 8 * width
-    fixed["fields"] = -1
+    fixed["code length"], fixed["bits"], fixed["code"] = 4 + width, 8 * width, codes
+    fixed["fields length"] = -1
     if not any(fields):
         return fixed.tobytes()
     # jsonb begins with the number of its version.
     texts = [b"" if text is None else b"\1" + text for text in fields]
-    fixed["fields"] = [len(text) or -1 for text in texts]
-    return _joined(fixed, texts)
-
-
-def document_rows(first: int, documents: Sequence[tuple[Document, str]], tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """The columns row, int8_row and scale, where there are such tensors, id, title, text and metadata."""
-    rows = tensors.get("rows")
-    columns = [("columns", ">i2"), *_column("row", ">i8")]
-    if rows is not None:
-        columns += [*_column("rows", "i1", rows.shape[1]), *_column("scales", ">f4")]
-    fixed = np.empty(len(documents), columns)
-    fixed["columns"] = 5 if rows is None else 7
-    _fill(fixed, "row", np.arange(first, first + len(documents)))
-    if rows is not None:
-        _fill(fixed, "rows", rows)
-        _fill(fixed, "scales", tensors["scales"])
-    return _joined(
-        fixed,
-        [_strings(document.id, document.title or None, document.text, metadata) for document, metadata in documents],
-    )
+    fixed["fields length"] = [len(text) or -1 for text in texts]
+    data, size = fixed.tobytes(), fixed.dtype.itemsize
+    starts = (data[start : start + size] for start in range(0, len(data), size))
+    return b"".join(chain.from_iterable(zip(starts, texts, strict=True)))
 
 
 class Fetched:
@@ -105,34 +119,3 @@ class Fetched:
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The document numbers of some rows."""
         return self.row_numbers[rows]
-
-
-def _column(name: str, dtype: str, width: int | None = None, head: int = 0) -> list[tuple[Any, ...]]:
-    """A column in binary: its length, perhaps a head of four bytes, and its value."""
-    value = (name, dtype) if width is None else (name, dtype, (width,))
-    return [(f"{name} length", ">i4"), *([(f"{name} head", ">i4")] if head else []), value]
-
-
-def _fill(fixed: NDArray[Any], name: str, values: NDArray[Any]) -> None:
-    fixed[name] = values
-    head = 4 if f"{name} head" in (fixed.dtype.names or ()) else 0
-    fixed[f"{name} length"] = head + fixed.dtype[name].itemsize
-
-
-def _strings(*values: str | None) -> bytes:
-    """Columns of text."""
-    parts = []
-    for value in values:
-        if value is None:
-            parts.append(_NULL)
-        else:
-            data = value.encode()
-            parts += (_LENGTH.pack(len(data)), data)
-    return b"".join(parts)
-
-
-def _joined(fixed: NDArray[Any], rests: Sequence[bytes]) -> bytes:
-    """Rows that begin alike, each with its own rest."""
-    data, size = fixed.tobytes(), fixed.dtype.itemsize
-    starts = (data[start : start + size] for start in range(0, len(data), size))
-    return b"".join(chain.from_iterable(zip(starts, rests, strict=True)))

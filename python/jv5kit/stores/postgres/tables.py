@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, LiteralString, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from psycopg import sql
 
 from jv5kit import _native
 from jv5kit.errors import IndexDamagedError, IndexFormatError, IndexNotFoundError
@@ -38,7 +37,7 @@ LEXICAL = "english"
 LEXICAL_CHARACTERS = 65_536
 """Characters of a text that the lexical index takes: what has more words is beyond the largest ``tsvector``, 1 MB."""
 
-_CATALOGUE: tuple[LiteralString, ...] = (
+_CATALOGUE = (
     """CREATE TABLE IF NOT EXISTS jv5kit_indexes (
         number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text COLLATE "C" NOT NULL UNIQUE,
         format integer NOT NULL, settings text NOT NULL, rotation bytea, next_row bigint NOT NULL,
@@ -119,69 +118,48 @@ class Tables:
 
     def __init__(self, number: int) -> None:
         self.codes, self.documents, self.fields, self.graph = (
-            sql.Identifier(f"jv5kit_{number}_{name}") for name in ("codes", "documents", "fields", "graph")
+            f"jv5kit_{number:d}_{name}" for name in ("codes", "documents", "fields", "graph")
         )
-
-    def text(self, statement: LiteralString, **parts: sql.Composable) -> sql.Composed:
-        """A statement with these names, and other parts, put in."""
-        names = {"codes": self.codes, "documents": self.documents, "fields": self.fields, "graph": self.graph}
-        return sql.SQL(statement).format(**names, **parts)
 
     def create(self, connection: Connection, settings: Settings) -> None:
         """Make the tables of an index of some settings."""
         rows = "int8_row bytea NOT NULL, scale real NOT NULL, " if settings.rescore == "int8" else ""
-        connection.execute(
-            self.text(
-                "CREATE TABLE {codes} (row bigint PRIMARY KEY, code bit({dim}) NOT NULL, fields jsonb)",
-                dim=sql.Literal(settings.dim),
-            )
-        )
-        connection.execute(
-            self.text(
-                "CREATE TABLE {documents} (row bigint PRIMARY KEY, {rows}"
-                'id text COLLATE "C" NOT NULL UNIQUE, title text, text text NOT NULL, metadata json NOT NULL)',
-                rows=sql.SQL(rows),
-            )
-        )
-        connection.execute(
-            self.text(
-                'CREATE TABLE {fields} (field text COLLATE "C" PRIMARY KEY, kinds text[] NOT NULL, '
-                "unfilterable text[] NOT NULL)"
-            )
-        )
-        # Strict operators alone use it, so documents without metadata need not be in it.
-        connection.execute(
-            self.text("CREATE INDEX ON {codes} USING gin (fields jsonb_path_ops) WHERE fields IS NOT NULL")
-        )
+        statements = [
+            f"CREATE TABLE {self.codes} (row bigint PRIMARY KEY, code bit({settings.dim:d}) NOT NULL, fields jsonb)",
+            f"CREATE TABLE {self.documents} (row bigint PRIMARY KEY, {rows}"
+            'id text COLLATE "C" NOT NULL UNIQUE, title text, text text NOT NULL, metadata json NOT NULL)',
+            f'CREATE TABLE {self.fields} (field text COLLATE "C" PRIMARY KEY, kinds text[] NOT NULL, '
+            "unfilterable text[] NOT NULL)",
+            # Strict operators alone use it, so documents without metadata need not be in it.
+            f"CREATE INDEX ON {self.codes} USING gin (fields jsonb_path_ops) WHERE fields IS NOT NULL",
+        ]
         if settings.lexical:
-            connection.execute(
-                self.text(
-                    "ALTER TABLE {documents} ADD words tsvector GENERATED ALWAYS AS ("
-                    "to_tsvector({language}::regconfig, coalesce(left(title, {size}), '')) || "
-                    "to_tsvector({language}::regconfig, left(text, {size}))) STORED",
-                    language=sql.Literal(LEXICAL),
-                    size=sql.Literal(LEXICAL_CHARACTERS),
-                )
-            )
-            connection.execute(self.text("CREATE INDEX ON {documents} USING gin (words)"))
+            title, text = (f"coalesce(left({name}, {LEXICAL_CHARACTERS}), '')" for name in ("title", "text"))
+            statements += [
+                f"ALTER TABLE {self.documents} ADD words tsvector GENERATED ALWAYS AS "
+                f"(to_tsvector('{LEXICAL}', {title}) || to_tsvector('{LEXICAL}', {text})) STORED",
+                f"CREATE INDEX ON {self.documents} USING gin (words)",
+            ]
+        for statement in statements:
+            connection.execute(statement)
 
     def drop(self, connection: Connection) -> None:
         """Remove the tables."""
-        connection.execute(self.text("DROP TABLE IF EXISTS {codes}, {documents}, {fields}"))
+        connection.execute(f"DROP TABLE IF EXISTS {self.codes}, {self.documents}, {self.fields}")
 
     def grow_graph(self, connection: Connection) -> None:
         """Make the graph, unless it is there: rows that come later go into it by themselves."""
-        connection.execute(self.text("CREATE INDEX IF NOT EXISTS {graph} ON {codes} USING hnsw (code bit_hamming_ops)"))
+        connection.execute(f"CREATE INDEX IF NOT EXISTS {self.graph} ON {self.codes} USING hnsw (code bit_hamming_ops)")
 
     def analyze(self, connection: Connection) -> None:
         """Let the planner know how many rows there are, before the server finds the time."""
-        connection.execute(self.text("ANALYZE {codes}, {documents}"))
+        connection.execute(f"ANALYZE {self.codes}, {self.documents}")
 
     def bytes_on_disk(self, connection: Connection) -> int:
         """Bytes of the tables, with their indexes."""
-        names = [name.as_string(connection) for name in (self.codes, self.documents, self.fields)]
         found = connection.execute(
-            "SELECT sum(pg_total_relation_size(t::regclass)) FROM unnest(%s::text[]) t", (names,)
+            "SELECT sum(pg_total_relation_size(t::regclass)) FROM unnest(%s::text[]) t",
+            ([self.codes, self.documents, self.fields],),
         )
         return int(one(found.fetchone())[0])
 

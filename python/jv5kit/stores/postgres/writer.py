@@ -11,10 +11,10 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, LiteralString, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from psycopg import errors, sql
+from psycopg import errors
 
 from jv5kit import _native
 from jv5kit.building import ChangedError
@@ -24,7 +24,7 @@ from jv5kit.storage.vectors import same_vectors, vector_specs
 from jv5kit.stores.postgres.failures import LostError
 from jv5kit.stores.postgres.filtering import Gathered, as_sql
 from jv5kit.stores.postgres.reading import documents_of, fetch
-from jv5kit.stores.postgres.rows import code_rows, copy, document_rows
+from jv5kit.stores.postgres.rows import copy_codes, copy_documents
 from jv5kit.stores.postgres.tables import FORMAT, Stored, Tables, lock_catalogue, one
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 MAX_ID_BYTES = 2_000
 """Of the longest id; an entry of a B-tree takes a third of a page."""
 
-_DURABLE: LiteralString = (
+_DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', true) "
     "WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')"
 )
@@ -66,6 +66,8 @@ class PostgresWriter:
         self._number: int | None = None
         self._force = False
         self._own: list[range] = []
+        # Ids of a new index are new, as a rule. Where one is not, the commit that tries is refused.
+        self._looks = False
         # Of this writer, for the note of its commits.
         self._id, self._commits = uuid.uuid4(), 0
 
@@ -88,6 +90,7 @@ class PostgresWriter:
         writer.rotation = stored.rotation
         writer.next_row, writer.documents = stored.next_row, stored.documents
         writer._number = stored.number
+        writer._looks = True
         return writer
 
     @property
@@ -100,10 +103,10 @@ class PostgresWriter:
         return any(row in rows for rows in self._own)
 
     def find(self, ids: Sequence[str]) -> dict[str, tuple[list[int], Document]]:
-        """The row and the document of each id that is in the index."""
-        if self._number is None:
+        """The row and the document of each id that is in the index; none, as long as all ids were new so far."""
+        if not self._looks:
             return {}
-        tables = Tables(self._number)
+        tables = Tables(self._present())
         found = self._ask(lambda connection: documents_of(connection, tables, "id", list(ids)))
         return {document.id: ([row], document) for row, document in found.items()}
 
@@ -136,25 +139,16 @@ class PostgresWriter:
             ChangedError: an id is taken, or a row to delete is gone, since they were looked up.
         """
         gathered = Gathered([document.metadata for document, _ in documents])
-        kept = "row, int8_row, scale" if "rows" in tensors else "row"
-        columns = sql.SQL(f"{kept}, id, title, text, metadata")
 
         def change(connection: Connection, tables: Tables, first: int) -> int:
             if _delete(connection, tables, list(delete)) < len(delete):
                 raise ChangedError
             try:
-                copy(
-                    connection,
-                    tables.text("COPY {documents} ({columns}) FROM STDIN (FORMAT BINARY)", columns=columns),
-                    document_rows(first, documents, tensors),
-                )
+                copy_documents(connection, tables, first, documents, tensors)
             except errors.UniqueViolation:
+                self._looks = True
                 raise ChangedError from None
-            copy(
-                connection,
-                tables.text("COPY {codes} (row, code, fields) FROM STDIN (FORMAT BINARY)"),
-                code_rows(first, tensors["codes"], gathered.values),
-            )
+            copy_codes(connection, tables, first, tensors["codes"], gathered.values)
             gathered.write(connection, tables)
             return len(delete)
 
@@ -168,10 +162,10 @@ class PostgresWriter:
             found.clear()
             if condition is not None:
                 text, parameters = as_sql(condition)
-                statement = tables.text("SELECT row FROM {codes} WHERE {condition}", condition=text)
+                statement = f"SELECT row FROM {tables.codes} WHERE {text}"
                 rows = [row for (row,) in connection.execute(statement, parameters)]
             else:
-                statement = tables.text("SELECT row, id FROM {documents} WHERE id = ANY(%s)")
+                statement = f"SELECT row, id FROM {tables.documents} WHERE id = ANY(%s)"
                 wanted = connection.execute(statement, (list(ids or ()),)).fetchall()
                 rows = [row for row, _ in wanted]
                 found.update(identifier for _, identifier in wanted)
@@ -253,7 +247,7 @@ class PostgresWriter:
                 counted = connection.execute("SELECT documents FROM jv5kit_indexes WHERE number = %s", (number,))
                 (documents,) = one(counted.fetchone())
                 if not documents:
-                    connection.execute(Tables(number).text("DELETE FROM {fields}"))
+                    connection.execute(f"DELETE FROM {Tables(number).fields}")
             self._number, self.documents = number, documents
 
         try:
@@ -349,8 +343,8 @@ def _delete(connection: Connection, tables: Tables, rows: Sequence[int]) -> int:
     """Delete rows; how many were there."""
     if not rows:
         return 0
-    connection.execute(tables.text("DELETE FROM {codes} WHERE row = ANY(%s)"), (rows,))
-    return connection.execute(tables.text("DELETE FROM {documents} WHERE row = ANY(%s)"), (rows,)).rowcount
+    connection.execute(f"DELETE FROM {tables.codes} WHERE row = ANY(%s)", (rows,))
+    return connection.execute(f"DELETE FROM {tables.documents} WHERE row = ANY(%s)", (rows,)).rowcount
 
 
 def _matrix(rotation: Rotation) -> bytes:
