@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # A shell lets what it runs in the background ignore Ctrl-C, and so would the commands that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ("clusters", "store_fixtures")
+
 PROMPTS = {"query": "Query: ", "document": "Document: ", "clustering": "Cluster: "}
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jv5kit import Encoder
+    from jv5kit.stores import Store
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +98,7 @@ def test_an_index_that_opens_slowly_keeps_nobody_waiting(tmp_path: Path, monkeyp
         return plain(path)
 
     monkeypatch.setattr(Index, "open", slowly)
-    found: list[Index] = []
+    found: list[Store] = []
     threads = [
         threading.Thread(target=lambda: found.append(retrieval.open_index(tmp_path / "slow.jv5"))) for _ in range(2)
     ]

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from command import Inside
-    from conftest import Named
     from numpy.typing import NDArray
+    from store_fixtures import Named
 
     from jv5kit import Encoder
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,18 @@ def test_the_wide_tensors_are_kept_once(
     gated = model.architecture.names.gate is not None
     assert len(wide) == model.shape.layers * (2 if gated else 1)
     assert {tensor.dtype for tensor in wide.values()} == {dtype}
+
+
+def test_what_is_made_again_is_let_go() -> None:
+    read = torch.linspace(-1, 1, 12).requires_grad_()
+    wide = read.exp()
+    with blocks.made_again(wide, lambda: read.detach().exp()):
+        written = wide.square()
+    kept = weakref.ref(wide)
+    del wide
+    assert kept() is None
+    written.sum().backward()
+    torch.testing.assert_close(read.grad, 2 * (2 * read.detach()).exp())
 
 
 def test_the_kernel_for_gpus_takes_what_it_is_given() -> None:

@@ -62,6 +62,25 @@ def test_the_second_time_has_the_dropout_of_the_first() -> None:
     assert torch.equal(torch.get_rng_state(), after)
 
 
+@pytest.mark.parametrize("texts", [TEXTS, []])
+def test_passes_beyond_those_of_the_texts_change_nothing(texts: list[list[int]]) -> None:
+    """They are made where other processes have more texts, and leave a gradient of 0."""
+    model, once = Model(), Model()
+    # Lists, where any sequences would do.
+    passes = Passes(model.embed, texts, 1000, agree=lambda count: count + 2)  # type: ignore[arg-type]
+    embeddings = passes.forward()
+    (embeddings.square().sum() + 0 * embeddings.sum()).backward()
+    passes.backward()
+    if texts:
+        once.embed(texts).square().sum().backward()
+    assert len(embeddings) == len(texts)
+    assert len(model.seen) == 2 * 3
+    for name, own in model.named_parameters():
+        expected = once.get_parameter(name).grad
+        assert own.grad is not None
+        torch.testing.assert_close(own.grad, torch.zeros_like(own) if expected is None else expected, msg=name)
+
+
 def test_every_text_is_in_one_pass() -> None:
     for tokens in (1, 4, 7, 16, 1000):
         made = groups(TEXTS, tokens)

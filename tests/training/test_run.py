@@ -7,79 +7,18 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import write_jsonl
+from runs import command, config, environment, records, weights, write_rows
 from safetensors.torch import load_file
-
-WORDS = ["penguin", "bird", "sea", "ice", "warm", "the", "a"]
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rows")
-    draw = random.Random(0)
-    texts = [" ".join(draw.choice(WORDS) for _ in range(draw.randint(2, 9))) + f" {i}" for i in range(160)]
-    pairs = [{"anchor": texts[i], "positive": texts[i + 1], "negative": texts[i + 2]} for i in range(0, 150, 3)]
-    write_jsonl(folder / "pairs.jsonl", pairs)
-    scored = [{"sentence1": a, "sentence2": b, "score": draw.random()} for a, b in zip(texts, texts[7:], strict=False)]
-    write_jsonl(folder / "scored.jsonl", scored[:60])
-    write_jsonl(folder / "labeled.jsonl", [{"text": text, "label": f"l{i % 4}"} for i, text in enumerate(texts[:80])])
-    write_jsonl(folder / "graded.jsonl", scored[60:120])
-    return folder
-
-
-def config(folder: Path, rows: Path, model: Path, **phases: int) -> Path:
-    """Settings of a run with so many steps of each phase."""
-    steps = {"distill": 0, "retrieval": 0, "text-matching": 0, "clustering": 0, "classification": 0} | {
-        name.replace("_", "-"): count for name, count in phases.items()
-    }
-    tables = "\n".join(f"[{name}]\nsteps = {count}\nbatch = 8\nlength = 24" for name, count in steps.items())
-    data = "\n".join(f'[[data]]\npath = "{rows / name}.jsonl"' for name in ("pairs", "scored", "labeled"))
-    path = folder / "run.toml"
-    path.write_text(
-        f"""seed = 3
-[student]
-model = "{model}"
-dims = [64, 32]
-[teacher]
-model = "{model}"
-rotate = true
-cache = "{folder / "teacher"}"
-[optimizer]
-pass_tokens = 100
-log_steps = 1
-checkpoint_steps = 3
-evaluate_steps = 4
-{tables}
-[evaluation]
-data = ["{rows / "graded.jsonl"}"]
-{data}
-"""
-    )
-    return path
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "jv5kit", "train", *map(str, arguments)]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "JV5KIT_THREADS": "1"}
-
-
-def records(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(output: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(output)): path.read_bytes() for path in sorted(output.rglob("student/**/*.safetensors"))
-    }
+    return write_rows(tmp_path_factory.mktemp("rows"))
 
 
 def test_killed_at_any_step_it_reaches_the_same_weights(tmp_path: Path, rows: Path, tiny_model: Path) -> None:
@@ -177,6 +116,8 @@ def test_an_adapter_leaves_the_backbone_as_it_is(tmp_path: Path, rows: Path, tin
         (["--init", "MODEL", "-o", "OUT", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--init", "no/such/model", "-o", "OUT", "--data", "pairs"], "no/such/model"),
         (["--config", "no.toml", "-o", "OUT"], "no.toml: the settings cannot be read"),
+        (["--init", "MODEL", "-o", "OUT", "--processes", "2"], "--processes 2 is for --dry-run"),
+        (["--init", "MODEL", "--dry-run", "--processes", "0"], "--processes 0 is for --dry-run, and at least 1"),
     ],
 )
 def test_what_cannot_be(
@@ -242,12 +183,14 @@ def test_an_interrupted_run_says_how_to_go_on(
     step = Loop.step
 
     def interrupted(self: Loop) -> dict[str, Any]:
-        if self.step_number == 4:
-            raise KeyboardInterrupt
+        if self.step_number == 3:
+            # In the midst of a step, which is finished.
+            os.kill(os.getpid(), signal.SIGINT)
         return step(self)
 
     monkeypatch.setattr(Loop, "step", interrupted)
     outcome = inside("train", "--config", settings, "-o", tmp_path / "run", code=130)
+    assert "interrupted after step 4 of retrieval" in outcome.stderr
     assert f"go on with: jv5kit train --resume -o {tmp_path / 'run'}" in outcome.stderr
     # Nothing that was done is done again.
     assert (tmp_path / "run/checkpoints/retrieval/step-000004").is_dir()
@@ -263,10 +206,13 @@ def test_a_dry_run_prints_its_settings(tmp_path: Path, inside: Any) -> None:
     # The paper's: 596,049,920 with the embeddings, and 20.2M an adapter.
     assert "596,049,920 parameters" in outcome.stderr
     assert "20,185,088 trained" in outcome.stderr
-    outcome = inside("train", "--size", "nano", "--dry-run", "--json")
+    outcome = inside("train", "--size", "nano", "--dry-run", "--json", "--processes", "8")
     estimates = json.loads(outcome.stdout)["estimates"]
-    assert estimates["parameters"] == 211_766_016
+    assert (estimates["parameters"], estimates["processes"]) == (211_766_016, 8)
     assert {phase["trained"] for phase in estimates["phases"]} == {211_766_016, 6_782_976}
+    # Of these a step of stage 1 has weights, a gradient and two moments, in four bytes each.
+    first = estimates["phases"][0]["on_gpu"]
+    assert first["peak"] > first["weights"] + first["gradients"] > 16 * 211_766_016
 
 
 def test_a_replacement_that_was_cut_off(tmp_path: Path) -> None:

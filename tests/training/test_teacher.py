@@ -55,12 +55,21 @@ def test_rows_that_were_not_prepared(encoder: Encoder, tmp_path: Path) -> None:
 
 def test_processes_share_the_work(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counting = Counting(encoder, monkeypatch)
+    texts = [f"a bird {i}" for i in range(40)]
     teachers = [Teacher(encoder, tmp_path, process=process, processes=2) for process in range(2)]
+    # What one process alone has seen of the cache: the shares are the same.
+    teachers[0].rows(texts[:7], "")
+    shares = []
     for teacher in teachers:
-        teacher.prepare([("", text) for text in TEXTS])
-    assert sorted(counting.texts[:2]) == sorted(TEXTS[::2])
-    assert len(counting.texts) == len(TEXTS)
-    np.testing.assert_array_equal(teachers[0].rows(TEXTS, ""), teachers[1].rows(TEXTS, ""))
+        before = len(counting.texts)
+        teacher.prepare([("", text) for text in texts])
+        shares.append(len(counting.texts) - before)
+    assert sum(shares) == 33
+    assert min(shares) > 5
+    assert sorted(counting.texts) == sorted(texts)
+    # None is left out.
+    Teacher(encoder, tmp_path).rows(texts, "")
+    assert len(counting.texts) == len(texts)
 
 
 @pytest.mark.parametrize("place", ["header", "keys", "rows", "cut"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +13,7 @@ import typer
 from jv5kit.cli.options import Json, Quiet, Verbose, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from jv5kit.tasks import Task
     from jv5kit.training.phases import Phase, Stage
@@ -45,7 +47,9 @@ def train(
         str | None, typer.Option(metavar="MODEL", help="The model that is distilled: a folder or a hub id.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="The run's folder.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of the folder; under torchrun, or begin it.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Of everything that is drawn (default: 0).")] = None,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Steps of each phase, at most.")] = None,
     average: Annotated[
@@ -63,6 +67,10 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the settings as TOML, and what they will take; train nothing.")
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="With --dry-run, for so many processes (default: those of torchrun, or 1)."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -70,38 +78,72 @@ def train(
     """Train a model: distil a teacher into it, then one adapter a task.
 
     The commonest job: jv5kit train --init MODEL --task retrieval --data pairs.jsonl -o my-model. Settings are those of
-    the size, over them those of --config, over them the flags.
+    the size, over them those of --config, over them the flags. Several processes share a batch: torchrun
+    --nproc-per-node 8 -m jv5kit train ...
     """
     from jv5kit.errors import InputError, MissingExtraError
     from jv5kit.logs import log_to_stderr
 
-    log_to_stderr(quiet=quiet, verbose=verbose)
+    first = os.environ.get("RANK", "0") == "0"
+    quiet = quiet or not first
+    log_to_stderr(quiet=quiet, verbose=verbose and first)
     try:
         from jv5kit.training.phases import phases_of
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"training needs {error.name}: pip install 'jv5kit[train]'") from None
     from jv5kit.tasks import TASKS
 
-    settings = _settings(size, init, config, output if resume else None, data, teacher, seed, steps, average, evaluate)
-    stages, tasks = _stages(stage), _tasks(task)
-    if dry_run:
-        _print_plan(settings, phases_of(settings, stages, TASKS if tasks is None else tasks), as_json=json)
-        return
-    if output is None:
-        raise InputError("say where the run goes with -o DIR")
-    from jv5kit.training.run import Run
+    with _in_one_voice():
+        resumed = output if resume else None
+        settings = _settings(size, init, config, resumed, data, teacher, seed, steps, average, evaluate)
+        stages, tasks = _stages(stage), _tasks(task)
+        if processes is not None and (not dry_run or processes < 1):
+            raise InputError(
+                f"--processes {processes} is for --dry-run, and at least 1; to start so many: torchrun "
+                "--nproc-per-node N -m jv5kit train ..."
+            )
+        if dry_run:
+            if first:
+                phases = phases_of(settings, stages, TASKS if tasks is None else tasks)
+                _print_plan(settings, phases, processes or int(os.environ.get("WORLD_SIZE", "1")), as_json=json)
+            return
+        if output is None:
+            raise InputError("say where the run goes with -o DIR")
+        from jv5kit.training.run import Run
 
-    run = Run(settings, output, stages=stages, tasks=tasks, resume=resume, show=False if quiet or json else None)
-    try:
-        run.train()
-    except KeyboardInterrupt:
-        print(f"jv5kit: go on with: jv5kit train --resume -o {output}", file=sys.stderr)
-        raise
-    if json:
+        run = Run(settings, output, stages=stages, tasks=tasks, resume=resume, show=False if quiet or json else None)
+        try:
+            run.train()
+        except KeyboardInterrupt:
+            if first:
+                print(f"jv5kit: go on with: {_command()} train --resume -o {output}", file=sys.stderr)
+            raise
+    if json and first:
         print_json({"output": str(output), "phases": [phase.name for phase in run.phases]})
     elif not quiet:
         names = ", ".join(phase.name for phase in run.phases)
         print(f"{output}: {names} done; jv5kit export {output} -o MODEL makes a model of it", file=sys.stderr)
+
+
+@contextmanager
+def _in_one_voice() -> Iterator[None]:
+    """What fails in several processes alike is said by one of them."""
+    from jv5kit.errors import InputError, Jv5kitError
+    from jv5kit.training.processes import is_first_to_say
+
+    try:
+        yield
+    except (Jv5kitError, OSError) as error:
+        if is_first_to_say(str(error)):
+            raise
+        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+
+
+def _command() -> str:
+    """What starts jv5kit as it was started."""
+    from jv5kit.training.processes import launched
+
+    return "torchrun ... -m jv5kit" if launched() else "jv5kit"
 
 
 def _settings(
@@ -181,27 +223,35 @@ def _tasks(task: str | None) -> Sequence[Task] | None:
     return TASKS
 
 
-def _print_plan(settings: RunSettings, phases: Sequence[Phase], *, as_json: bool) -> None:
+def _print_plan(settings: RunSettings, phases: Sequence[Phase], processes: int, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     from jv5kit.training.config import to_toml
     from jv5kit.training.estimates import estimate
 
     text = to_toml(settings, marked=True)
-    estimates = estimate(settings, phases)
+    estimates = estimate(settings, phases, processes)
     if as_json:
         print_json({"settings": asdict(settings), "estimates": asdict(estimates)})
         return
     print(text, end="")
     lines = [
         f"{estimates.parameters:,} parameters, {estimates.matrices:,} of them in matrices that each token goes through",
-        f"a product makes {estimates.flops / 1e9:,.0f} GFLOP/s on {estimates.device}; at {len(phases)} phases:",
+        f"a product makes {estimates.flops / 1e9:,.0f} GFLOP/s on {estimates.device}; {len(phases)} phases in "
+        f"{processes} process{'es' if processes > 1 else ''}:",
     ]
     lines += [
         f"  {one.phase:<15} {one.trained:>13,} trained, at most {one.tokens:>11,} tokens a step, "
-        f"{_duration(one.seconds)}, {one.bytes / 2**30:.1f} GiB"
+        f"{_duration(one.seconds)}"
         for one in estimates.phases
     ]
+    parts = ("peak", "weights", "gradients", "one_pass", "loss", "teacher")
+    for place, name in (("memory", f"on {estimates.device}"), ("on_gpu", "on a GPU")):
+        if place == "memory" or estimates.device == "cpu":
+            lines += [f"{f'GiB of a process {name}':<24}" + "".join(f"{part.replace('_', ' '):>11}" for part in parts)]
+            for one in estimates.phases:
+                held = asdict(one)[place]
+                lines += [f"  {one.phase:<22}" + "".join(f"{held[part] / 2**30:>11.2f}" for part in parts)]
     print("\n".join(lines), file=sys.stderr)
 
 

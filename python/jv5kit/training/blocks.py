@@ -21,10 +21,11 @@ def made_again(tensor: Tensor, make: Callable[[], Tensor]) -> AbstractContextMan
     """Inside, keep a tensor for the gradient by what makes it again: it is wide, and costs little to make."""
     if not torch.is_grad_enabled():
         return nullcontext()
-    address = tensor.data_ptr()
+    # Not the tensor: as long as its gradient is to come, torch keeps what the functions know.
+    address, shape = tensor.data_ptr(), tensor.shape
 
     def pack(kept: Tensor) -> Tensor | Callable[[], Tensor]:
-        return make if kept.data_ptr() == address and kept.shape == tensor.shape else kept
+        return make if kept.data_ptr() == address and kept.shape == shape else kept
 
     def unpack(kept: Tensor | Callable[[], Tensor]) -> Tensor:
         return kept if isinstance(kept, torch.Tensor) else kept()

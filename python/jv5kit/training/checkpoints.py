@@ -5,10 +5,11 @@
     checkpoints/PHASE/step-000500/
         trained.safetensors     what is learned: the student's weights or its adapter's, projection, temperature
         optimizer.safetensors   AdamW's moments
-        random.safetensors      states of the generators, of each process
+        random.safetensors      states of the generators, of each process that there was
         state.json              step, position in the data, CRC32C of the other files
 
-A checkpoint is written aside, synced and renamed. One that is damaged is passed over for the one before it.
+A checkpoint is written aside, synced and renamed. One that is damaged is passed over for the one before it. Tensors are
+whole, whatever process had which part of them, so that a run may go on with another number of processes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from jv5kit import _native
 from jv5kit.errors import Jv5kitError
 from jv5kit.logs import logger
 from jv5kit.storage.folder import fsync_path
+from jv5kit.training.sharding import like
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,10 +120,11 @@ def flattened(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def restore(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor]) -> None:
     """Give an optimizer the state that :func:`flattened` read."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in flat.items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
+        state.setdefault(int(number), {})[name] = like(parameters[int(number)], value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -103,7 +103,7 @@ def never_negatives(queries: Column, positives: Column, mined: Column | None, *,
     if mined is not None and not shared:
         owners = torch.repeat_interleave(torch.arange(count), torch.tensor(mined.counts))
         never[:, count:] |= owners[None, :] != torch.arange(count)[:, None]
-    own = torch.nn.functional.one_hot(torch.arange(count), len(candidates)).bool()
+    own = torch.eye(count, len(candidates), dtype=torch.bool)
     if (never | own).all():
         raise InputError(
             f"a batch of {count} rows, of which the first is {queries.texts[0]!r}, has no negative for any of them: "

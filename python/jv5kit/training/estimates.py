@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jv5kit.errors import InputError, ModelNotFoundError
+from jv5kit.logs import logger
 from jv5kit.pretrained import load_checkpoint, read_config
 from jv5kit.training.hardware import fast_bfloat16
+from jv5kit.training.memory import Machine, Memory, Work, memory
 from jv5kit.training.packed import PackedModel
 
 if TYPE_CHECKING:
@@ -33,6 +35,19 @@ KNOWN: dict[str, dict[str, Any]] = {
         "hidden_act": "silu",
         "rope_theta": 1e6,
     },
+    "Qwen/Qwen3-Embedding-4B": {
+        "model_type": "qwen3",
+        "vocab_size": 151_665,
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+        "rope_theta": 1e6,
+    },
     "EuroBERT/EuroBERT-210m": {
         "model_type": "eurobert",
         "vocab_size": 128_256,
@@ -46,7 +61,7 @@ KNOWN: dict[str, dict[str, Any]] = {
         "rope_theta": 2.5e5,
     },
 }
-"""Shapes of the sizes' backbones, so that an estimate needs no network."""
+"""Shapes of the sizes' backbones and of their teacher, so that an estimate needs no network."""
 
 PRODUCT_SHARE = 0.6
 """Of a measured product's speed, what a step reaches: norms, attention and the optimizer take the rest."""
@@ -59,16 +74,18 @@ class Estimate:
     Attributes:
         phase: its name.
         trained: parameters that are learned.
-        tokens: of a step, at most.
+        tokens: of a step, at most, over all processes.
         seconds: of the phase, if each text is as long as may be.
-        bytes: of memory at its peak: weights, gradients, moments, and what a pass keeps.
+        memory: of each process, here.
+        on_gpu: of each process, on a GPU.
     """
 
     phase: str
     trained: int
     tokens: int
     seconds: float
-    bytes: int
+    memory: Memory
+    on_gpu: Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +98,7 @@ class Estimates:
         phases: each by itself.
         flops: a second, measured.
         device: where.
+        processes: that share a batch, each on a device of its own.
     """
 
     parameters: int
@@ -88,10 +106,16 @@ class Estimates:
     phases: list[Estimate]
     flops: float
     device: str
+    processes: int
 
 
-def estimate(settings: RunSettings, phases: Sequence[Phase]) -> Estimates:
+def estimate(settings: RunSettings, phases: Sequence[Phase], processes: int = 1) -> Estimates:
     """Estimate a run.
+
+    Args:
+        settings: of the run.
+        phases: of it, those that are gone through.
+        processes: that share a batch.
 
     Raises:
         ModelNotFoundError: the backbone is no model that can be found, and none that is known.
@@ -100,6 +124,9 @@ def estimate(settings: RunSettings, phases: Sequence[Phase]) -> Estimates:
     config = config_of(settings.student)
     with torch.device("meta"):
         model = PackedModel(config)
+    teacher = _size_of(settings.teacher.model)
+    bfloat16 = settings.optimizer.bfloat16
+    here = Machine(torch.cuda.is_available(), bfloat16 and fast_bfloat16())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     linears = model.linears().values()
     matrices = sum(linear.weight.numel() for linear in linears)
@@ -111,15 +138,14 @@ def estimate(settings: RunSettings, phases: Sequence[Phase]) -> Estimates:
         trained = rank * adapter if phase.task else parameters
         texts = 2 + (getattr(phase.settings, "negatives", 0) if phase.task != "text-matching" else 0)
         tokens = phase.settings.batch * texts * phase.settings.length
-        again = tokens > settings.optimizer.pass_tokens
+        again = tokens > processes * settings.optimizer.pass_tokens
         # Forward and backward: twice for the inputs' gradients, and once more for the weights' where they are learned.
         work = tokens * 2 * matrices * (2 + (phase.task is None) + again)
-        layers, width, inner = (config[name] for name in ("num_hidden_layers", "hidden_size", "intermediate_size"))
-        kept = min(tokens, settings.optimizer.pass_tokens) * layers * (8 * width + 4 * inner) * 4
-        memory = 4 * parameters + 12 * trained + kept
-        seconds = phase.settings.steps * work / (flops * PRODUCT_SHARE)
-        made.append(Estimate(phase.name, trained, tokens, seconds, memory))
-    return Estimates(parameters, matrices, made, flops, device)
+        seconds = phase.settings.steps * work / (flops * PRODUCT_SHARE * processes)
+        step = Work(settings, phase, phase.settings.batch * texts, teacher, processes)
+        held, on_gpu = (memory(model, step, machine) for machine in (here, Machine(True, bfloat16)))
+        made.append(Estimate(phase.name, trained, tokens, seconds, held, on_gpu))
+    return Estimates(parameters, matrices, made, flops, device, processes)
 
 
 def measured_flops(size: int = 1024) -> tuple[float, str]:
@@ -135,6 +161,19 @@ def measured_flops(size: int = 1024) -> tuple[float, str]:
         float((matrix @ matrix)[0, 0])
         done = turn
     return 2 * size**3 * (done - 1) / (time.perf_counter() - start), str(device)
+
+
+def _size_of(teacher: str) -> tuple[int, int]:
+    """Dimensions and parameters of a teacher; 0 of one that cannot be found or counted."""
+    if not teacher:
+        return 0, 0
+    try:
+        with torch.device("meta"):
+            model = PackedModel(KNOWN.get(teacher) or read_config(load_checkpoint(teacher)))
+    except InputError as error:
+        logger.warning("the teacher's memory is left out: %s", error)
+        return 0, 0
+    return model.dim, sum(parameter.numel() for parameter in model.parameters())
 
 
 def config_of(student: StudentSettings) -> dict[str, Any]:

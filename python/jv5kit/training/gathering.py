@@ -8,8 +8,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from jv5kit.training.processes import processes
+from jv5kit.training.sharding import is_spread
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+ALONE_BYTES = 2**20
+"""Gradients from this size on are exchanged each by itself, where it lies; smaller ones are joined first."""
 
 
 def share(count: int, process: int, processes: int) -> slice:
@@ -17,13 +23,10 @@ def share(count: int, process: int, processes: int) -> slice:
     return slice(count * process // processes, count * (process + 1) // processes)
 
 
-def processes() -> int:
-    """How many processes there are."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
 class _Gather(torch.autograd.Function):
     """All shares joined. Every process computes the same loss of them, so the gradient of a share is there already.
+
+    torch's own gathering with gradient would exchange these gradients once more, and takes shares of one size alone.
 
     It is scaled by the number of processes, because :func:`average_gradients` takes the mean: of what belongs to one
     share the mean is then a sum, and of what every process has whole, such as a temperature, it is what it was.
@@ -60,12 +63,23 @@ def gather(rows: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """The mean of each gradient over all processes, in its place."""
-    if processes() == 1:
+    """The mean of each gradient over all processes, in its place; spread weights have it already.
+
+    Every process has gradients of the same parameters: it goes the same way, with a share of the rows or without one.
+    """
+    count = processes()
+    if count == 1:
         return
-    for parameter in parameters:
-        if parameter.grad is None:
-            # Another process may have one, and all must take part.
-            parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad)
-        parameter.grad /= processes()
+    gradients = [own.grad for own in parameters if own.grad is not None and not is_spread(own)]
+    large = [gradient for gradient in gradients if gradient.nbytes >= ALONE_BYTES]
+    small = [gradient for gradient in gradients if gradient.nbytes < ALONE_BYTES]
+    if small:
+        large.append(torch.cat([gradient.flatten() for gradient in small]))
+    for work in [dist.all_reduce(gradient, async_op=True) for gradient in large]:
+        work.wait()
+    for gradient in large:
+        gradient /= count
+    if small:
+        parts = large[-1].split([gradient.numel() for gradient in small])
+        for gradient, part in zip(small, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))

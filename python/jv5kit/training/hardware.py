@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from accelerate import Accelerator
 
+from jv5kit.training.processes import meet
+
 
 def accelerator_of(*, bfloat16: bool) -> Accelerator:
     """Device, type and processes of a run: a GPU if there is one, and as many processes as torchrun started.
@@ -12,6 +14,7 @@ def accelerator_of(*, bfloat16: bool) -> Accelerator:
     Args:
         bfloat16: multiply in bfloat16 where that is faster than float32.
     """
+    meet()
     return Accelerator(
         cpu=not torch.cuda.is_available(), mixed_precision="bf16" if bfloat16 and fast_bfloat16() else "no"
     )

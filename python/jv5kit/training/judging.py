@@ -43,7 +43,8 @@ class StudentBackend:
         """Embed token sequences, none of them empty: ``(len(batch), dim)`` float32, or uint8 codes."""
         training = self._student.training
         self._student.eval()
-        with torch.inference_mode():
+        # Not inference mode: weights that are spread over processes would be brought together for no other use.
+        with torch.no_grad():
             embeddings = self._student.embed(batch).float().cpu().numpy()
         self._student.train(training)
         return finish(embeddings, output)

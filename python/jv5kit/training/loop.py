@@ -18,6 +18,9 @@ from jv5kit.training.checkpoints import Checkpoint, flattened, restore
 from jv5kit.training.encoded import Encoded
 from jv5kit.training.gathering import average_gradients, gather, share
 from jv5kit.training.passes import Passes
+from jv5kit.training.permutation import seed_of
+from jv5kit.training.processes import most
+from jv5kit.training.sharding import clip_gradients, is_spread, like, of_each_kind, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,15 +149,23 @@ class Loop:
         objective.module.to(accelerator.device)
         named = [*student.named_parameters(), *objective.module.named_parameters(prefix="objective")]
         self.trained_parameters = {name: parameter for name, parameter in named if parameter.requires_grad}
+        self._is_spread = any(is_spread(parameter) for parameter in student.parameters())
         matrices = [parameter for parameter in self.trained_parameters.values() if parameter.ndim >= 2]
         others = [parameter for parameter in self.trained_parameters.values() if parameter.ndim < 2]
         self._optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": optimizer.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            [
+                {"params": kind, "weight_decay": decay}
+                for parameters, decay in ((matrices, optimizer.weight_decay), (others, 0.0))
+                # Numbered as they are where none is spread, for the backbone's come first.
+                for kind in of_each_kind(parameters)
+            ],
             lr=settings.learning_rate,
             betas=(optimizer.betas[0], optimizer.betas[1]),
             # One pass over the weights instead of seven: on a CPU, a tenth of a step.
             fused=True,
         )
+        if accelerator.process_index:
+            self._draw_apart()
 
     def step(self) -> dict[str, Any]:
         """Take one step, and say what it was: the loss, its terms, the rate, the texts' tokens, and seconds.
@@ -196,38 +207,48 @@ class Loop:
         return {"source": batch.source.name, "loss": float(loss.detach()), **values, "tokens": self._tokens}
 
     def checkpoint(self) -> Checkpoint:
-        """All that the next step depends on; every process takes part."""
+        """All that the next step depends on; every process takes part, and the first one is given the tensors."""
         state = torch.cuda.get_rng_state() if self._accelerator.device.type == "cuda" else torch.get_rng_state()
         states = [state]
         if self._accelerator.num_processes > 1:
             states = [torch.empty_like(state) for _ in range(self._accelerator.num_processes)]
             torch.distributed.all_gather_object(states, state)
         random = {str(process): state for process, state in enumerate(states)}
-        return Checkpoint(
-            self.step_number, dict(self.trained_parameters), flattened(self._optimizer), random, self._coming.position()
-        )
+        here = self._accelerator.is_main_process
+        trained = whole(self.trained_parameters, here=here)
+        optimizer = whole(flattened(self._optimizer), here=here)
+        return Checkpoint(self.step_number, trained, optimizer, random, self._coming.position())
 
     def go_on(self, checkpoint: Checkpoint) -> None:
-        """Take up a phase after the last step of a checkpoint."""
+        """Take up a phase after the last step of a checkpoint, whatever number of processes has written it.
+
+        A process that was there draws on as it would have, another one anew.
+        """
         self.load(checkpoint.trained)
         restore(self._optimizer, checkpoint.optimizer)
         self._coming.go_to(checkpoint.data)
         self.step_number = checkpoint.step
-        state = checkpoint.random.get(str(self._accelerator.process_index), checkpoint.random["0"])
-        if self._accelerator.device.type == "cuda":
+        state = checkpoint.random.get(str(self._accelerator.process_index))
+        if state is None:
+            self._draw_apart()
+        elif self._accelerator.device.type == "cuda":
             torch.cuda.set_rng_state(state)
         else:
             torch.set_rng_state(state)
 
     def trained(self) -> dict[str, Tensor]:
-        """A copy of what is learned, by name."""
-        return {name: parameter.detach().cpu().clone() for name, parameter in self.trained_parameters.items()}
+        """What is learned, by name, on the CPU; every process takes part."""
+        return whole(self.trained_parameters)
 
     def load(self, trained: dict[str, Tensor]) -> None:
         """Put other values in the place of what is learned."""
         with torch.no_grad():
             for name, parameter in self.trained_parameters.items():
-                parameter.copy_(trained[name])
+                parameter.copy_(like(parameter, trained[name]))
+
+    def _draw_apart(self) -> None:
+        """Draw what no other process draws, nor this one at another step."""
+        torch.manual_seed(seed_of(torch.initial_seed(), self._accelerator.process_index, self.step_number))
 
     def _encode(self, columns: Sequence[Column], length: int) -> tuple[Passes, list[Tensor], list[list[int]]]:
         """This process's share of each column through the student, and how many texts of it each process has."""
@@ -243,9 +264,7 @@ class Loop:
             sizes.append(len(own))
             counts.append([end - start for start, end in zip(starts, ends, strict=True)])
         self._tokens = sum(map(len, texts))
-        passes = Passes(
-            self.student.embed, texts, self._optimizer_settings.pass_tokens, autocast=self._accelerator.autocast
-        )
+        passes = self._passes(texts)
         self.student.train()
         embeddings = passes.forward()
         parts = list(embeddings.split(sizes))
@@ -256,10 +275,17 @@ class Loop:
     def _base(self, texts: list[list[int]]) -> Tensor:
         """The embeddings of the student without its adapter."""
         with torch.no_grad(), lora.disabled(self.student):
-            base = Passes(
-                self.student.embed, texts, self._optimizer_settings.pass_tokens, autocast=self._accelerator.autocast
-            ).forward()
-        return base.detach()
+            return self._passes(texts).forward().detach()
+
+    def _passes(self, texts: list[list[int]]) -> Passes:
+        return Passes(
+            self.student.embed,
+            texts,
+            self._optimizer_settings.pass_tokens,
+            autocast=self._accelerator.autocast,
+            # To bring weights together takes every process.
+            agree=most if self._is_spread else None,
+        )
 
     def _gathered(self, columns: Sequence[Column], own: list[Tensor], counts: list[list[int]]) -> list[Encoded]:
         """The columns of the whole batch."""
@@ -288,7 +314,7 @@ class Loop:
     def _clip(self, batch: Batch) -> float:
         """Clip the gradient, and say how large it was."""
         limit = self._optimizer_settings.clip or math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(list(self.trained_parameters.values()), limit))
+        norm = clip_gradients(self.trained_parameters.values(), limit)
         if not math.isfinite(norm):
             first = batch.source.origin(batch.positions[0])
             raise Jv5kitError(

@@ -53,7 +53,7 @@ def infonce(queries: Tensor, candidates: Tensor, temperature: float | Tensor, ne
     scores = normalize(queries) @ normalize(candidates).T / temperature
     positives = torch.arange(len(queries), device=scores.device)
     if never is not None:
-        own = torch.nn.functional.one_hot(positives, len(candidates)).bool()
+        own = torch.eye(*scores.shape, dtype=torch.bool, device=scores.device)
         scores = scores.masked_fill(never & ~own, float("-inf"))
     return cross_entropy(scores, positives)
 

@@ -11,9 +11,9 @@ import torch
 from jv5kit.encoder import Encoder
 from jv5kit.errors import InputError
 from jv5kit.rotation import Rotation
-from jv5kit.training.encoded import two_columns
+from jv5kit.training.encoded import Column, two_columns
 from jv5kit.training.estimates import config_of
-from jv5kit.training.outputs import take_back
+from jv5kit.training.processes import together
 from jv5kit.training.rows import open_source
 from jv5kit.training.student import Student, StudentStart
 from jv5kit.training.teacher import Teacher, cache_folder
@@ -55,7 +55,6 @@ def load_student(run: RunSettings, output: Path) -> Student:
         ModelNotFoundError: it cannot be found or read.
     """
     settings = run.student
-    take_back(output, "student")
     kept = output / "student"
     if kept.exists():
         return Student.load(StudentStart(model=str(kept)))
@@ -95,23 +94,29 @@ def load_teacher(settings: TeacherSettings, accelerator: Accelerator) -> Teacher
         cache_folder(settings.cache),
         process=accelerator.process_index,
         processes=accelerator.num_processes,
-        wait=accelerator.wait_for_everyone,
+        together=together,
     )
 
 
-def fit_rotation(targets: Targets, sources: Sequence[Source], dims: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Fit the rotation of a teacher's embeddings on documents from all over the sources.
-
-    Args:
-        targets: the teacher's embeddings, not rotated.
-        sources: of the rows.
-        dims: Matryoshka dimensions of the student.
-    """
+def rotation_sample(sources: Sequence[Source]) -> Column:
+    """The documents that the rotation of the targets is fitted on, from all over the sources."""
     texts: list[str] = []
     for source in sources:
         count = min(len(source), max(1, ROTATION_SAMPLE // len(sources)))
         positions = np.linspace(0, len(source) - 1, count).astype(int).tolist()
         texts += two_columns(source.rows(positions), "document")[-1].texts
-    rows = targets.teacher.rows(list(dict.fromkeys(texts)), targets.prompts["document"])
+    own = list(dict.fromkeys(texts))
+    return Column("document", own, [1] * len(own))
+
+
+def fit_rotation(targets: Targets, sample: Column, dims: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Fit the rotation of a teacher's embeddings.
+
+    Args:
+        targets: the teacher's embeddings, not rotated.
+        sample: the texts that it is fitted on.
+        dims: Matryoshka dimensions of the student.
+    """
+    rows = targets.teacher.rows(sample.texts, targets.prompts[sample.role])
     matrix = Rotation.fit(rows, [dim for dim in dims if dim <= rows.shape[1]]).matrix
     return {"rotation": torch.from_numpy(matrix.copy())}

@@ -11,18 +11,27 @@ from safetensors.torch import save_file
 
 from jv5kit.errors import InputError
 from jv5kit.storage.folder import fsync_path
-from jv5kit.training.config import overlay
+from jv5kit.training.config import overlay, to_toml
 from jv5kit.training.sizes import RunSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
+    from jv5kit.training.rows import Source
+    from jv5kit.training.sizes import DataSettings
 
-def check_folder(settings: RunSettings, folder: Path, *, resume: bool) -> None:
+
+def check_folder(settings: RunSettings, folder: Path, *, resume: bool, begin: bool = False) -> None:
     """Find that a run may write to a folder.
+
+    Args:
+        settings: of the run.
+        folder: the run's.
+        resume: go on with the run that is there.
+        begin: with ``resume``, begin one where there is none.
 
     Raises:
         InputError: it has a run and is not to be resumed, or one with other settings; the message names the first that
@@ -30,7 +39,7 @@ def check_folder(settings: RunSettings, folder: Path, *, resume: bool) -> None:
     """
     path = folder / "run.toml"
     if not path.exists():
-        if resume:
+        if resume and not begin:
             raise InputError(f"{folder} has no run to go on with: leave out --resume")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is there already, and holds no run: name another with --output")
@@ -47,6 +56,30 @@ def check_folder(settings: RunSettings, folder: Path, *, resume: bool) -> None:
             f"{folder} was begun with {name} = {was!r}, and now it is {now!r}: go on with the same settings "
             f"(--config {path}), or name another folder with --output"
         )
+
+
+def write_description(settings: RunSettings, sources: Sequence[tuple[DataSettings, Source]], folder: Path) -> None:
+    """Write what a run is made of, ``run.toml`` and ``data.json``.
+
+    Raises:
+        InputError: it was begun with other data.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "run.toml", to_toml(settings))
+    data = [
+        {
+            "name": one.name,
+            "rows": len(one),
+            "fingerprint": one.fingerprint(),
+            "licence": given.licence,
+            "sets": list(given.sets),
+        }
+        for given, one in sources
+    ]
+    before = folder / "data.json"
+    if before.exists() and json.loads(before.read_text(encoding="utf-8")) != data:
+        raise InputError(f"the data are not those of {before}: a run goes on with what it began with")
+    write_text(before, json.dumps(data, indent=1))
 
 
 def done_phases(folder: Path) -> list[str]:

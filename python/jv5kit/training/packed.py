@@ -7,9 +7,8 @@ is left out: with a target for every row there is nothing that it regularizes, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ from torch.nn.functional import pad
 from jv5kit.errors import InputError
 from jv5kit.training.architectures import architecture_of, shape_of
 from jv5kit.training.attention import Layout, attend
-from jv5kit.training.blocks import ACTIVATIONS, RMSNorm, made_again, rotate
+from jv5kit.training.layer import Layer, low_precision, new_norm, place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,32 +25,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from jv5kit.training.architectures import Architecture, Shape
-
-Attention = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
-"""Queries, keys and values to what each token attends to; see :meth:`PackedModel.run`."""
+    from jv5kit.training.layer import Angles, Attention
 
 ROUND = 128
 """Tokens that a CPU computes in bfloat16 are a multiple of this: oneDNN compiles a kernel for each number of rows that
 it has not seen, which takes longer than the multiplication of 2,000."""
-
-_M = TypeVar("_M", bound=nn.Module)
-
-
-@dataclass(slots=True)
-class _Layer:
-    """The modules of a layer, under what they are for."""
-
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    attention_output: nn.Linear
-    query_norm: nn.Module | None
-    key_norm: nn.Module | None
-    attention_norm: nn.Module
-    gate: nn.Linear | None
-    up: nn.Linear
-    down: nn.Linear
-    feed_forward_norm: nn.Module
 
 
 @dataclass(slots=True)
@@ -66,7 +44,7 @@ class _Ends:
 
 
 class PackedModel(nn.Module):
-    """A backbone, its weights not set; see :meth:`initialize` and ``load_state_dict``.
+    """A backbone, its weights not set; see :meth:`initialize` and ``load_state_dict``. On "meta", it has shapes alone.
 
     Attributes:
         architecture: the row of the table.
@@ -82,11 +60,12 @@ class PackedModel(nn.Module):
         self.architecture: Architecture = architecture_of(config)
         self.shape: Shape = shape_of(self.architecture, config)
         self.theta = self.shape.theta
-        self._modules_by_name: dict[str, nn.Module] = {}
         # Weights are loaded or drawn later; torch's own draw of each takes seconds on a large model.
+        shapes_alone = torch.get_default_device().type == "meta"
         with torch.device("meta"):
             self._build()
-        self.to_empty(device="cpu")
+        if not shapes_alone:
+            self.to_empty(device="cpu")
 
     @property
     def dim(self) -> int:
@@ -110,7 +89,11 @@ class PackedModel(nn.Module):
 
     def linears(self) -> dict[str, nn.Linear]:
         """The linear layers of the layers, by name: what an adapter adapts."""
-        return {name: module for name, module in self._modules_by_name.items() if isinstance(module, nn.Linear)}
+        return {name: module for name, module in self.named_modules() if isinstance(module, nn.Linear)}
+
+    def layer_modules(self) -> list[nn.Module]:
+        """The layers, which are called one after the other."""
+        return list(self._layers)
 
     def set_rope_theta(self, theta: float) -> None:
         """Set the base of the rotary positions.
@@ -151,13 +134,14 @@ class PackedModel(nn.Module):
         self._check(tokens, lengths)
         layout = Layout(lengths, tokens.device)
         count = len(tokens)
-        spare = -count % ROUND if tokens.device.type == "cpu" and _low_precision(tokens.device) else 0
+        spare = -count % ROUND if tokens.device.type == "cpu" and low_precision(tokens.device) else 0
 
         def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             attended = attend(query[:count], key[:count], value[:count], layout, causal=self.architecture.causal)
             return pad(attended, (0, 0, 0, spare))
 
-        return self.run(pad(tokens, (0, spare)), pad(layout.positions, (0, spare)), attention)[:count]
+        states = self.run(pad(tokens, (0, spare)), pad(layout.positions, (0, spare)), attention)
+        return states[:count] if spare else states
 
     def run(self, tokens: Tensor, positions: Tensor, attention: Attention) -> Tensor:
         """The states of tokens, whatever attention makes of which tokens see each other.
@@ -173,15 +157,8 @@ class PackedModel(nn.Module):
         """
         states = self._embed(tokens, positions)
         angles = self._angles(positions)
-        low = _low_precision(states.device)
         for layer in self._layers:
-            if self.architecture.post_norm:
-                states = layer.attention_norm(self._attention(layer, _cast(states, low), angles, attention) + states)
-                states = layer.feed_forward_norm(self._feed_forward(layer, _cast(states, low)) + states)
-            else:
-                normed = _cast(layer.attention_norm(states), low)
-                states = self._attention(layer, normed, angles, attention) + states
-                states = self._feed_forward(layer, _cast(layer.feed_forward_norm(states), low)) + states
+            states = layer(states, angles, attention)
         return states if self._ends.final_norm is None else self._ends.final_norm(states)
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -194,45 +171,7 @@ class PackedModel(nn.Module):
             states = states + ends.types.weight[0]
         return states if ends.embedding_norm is None else ends.embedding_norm(states)
 
-    def _attention(
-        self, layer: _Layer, states: Tensor, angles: tuple[Tensor, Tensor] | None, attention: Attention
-    ) -> Tensor:
-        width = self.shape.head_width
-        query, key, value = (
-            linear(states).unflatten(-1, (-1, width)) for linear in (layer.query, layer.key, layer.value)
-        )
-        if layer.query_norm is not None and layer.key_norm is not None:
-            query, key = layer.query_norm(query), layer.key_norm(key)
-        if angles is not None:
-            query, key = rotate(query, *angles), rotate(key, *angles)
-        attended = attention(query.to(value.dtype), key.to(value.dtype), value)
-        output: Tensor = layer.attention_output(attended)
-        return output
-
-    def _feed_forward(self, layer: _Layer, states: Tensor) -> Tensor:
-        activate = ACTIVATIONS[self.shape.activation]
-        up: Tensor = layer.up(states)
-        if layer.gate is None:
-            hidden = activate(up)
-
-            def make() -> Tensor:
-                return activate(up.detach())
-
-        else:
-            gate: Tensor = layer.gate(states)
-            opened = activate(gate)
-            with made_again(opened, lambda: activate(gate.detach())):
-                hidden = opened * up
-
-            def make() -> Tensor:
-                return activate(gate.detach()) * up.detach()
-
-        with made_again(hidden, make):
-            output: Tensor = layer.down(hidden)
-        return output
-
-    def _angles(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Cosines and sines of the tokens' positions, ``(T, 1, width / 2)`` each."""
+    def _angles(self, positions: Tensor) -> Angles | None:
         if self.theta is None:
             return None
         width = self.shape.head_width
@@ -251,68 +190,20 @@ class PackedModel(nn.Module):
         names, shape = self.architecture.names, self.shape
         # In plain objects: set as attributes, the modules would be registered under a second name.
         self._ends = _Ends(
-            tokens=self._place(names.tokens, nn.Embedding(shape.vocabulary, shape.hidden)),
+            tokens=place(self, names.tokens, nn.Embedding(shape.vocabulary, shape.hidden)),
             positions=self._table(names.positions, shape.positions),
             types=self._table(names.types, shape.types),
             embedding_norm=self._norm(names.embedding_norm),
             final_norm=self._norm(names.final_norm),
         )
-        self._layers = [self._build_layer(f"{names.layer}{number}.") for number in range(shape.layers)]
-
-    def _build_layer(self, layer: str) -> _Layer:
-        names, shape = self.architecture.names, self.shape
-        own, shared = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-        hidden, inner, bias = shape.hidden, shape.intermediate, shape.attention_bias
-
-        def linear(name: str, inputs: int, outputs: int, bias: bool) -> nn.Linear:
-            return self._place(layer + name, nn.Linear(inputs, outputs, bias=bias))
-
-        def norm(name: str, width: int) -> nn.Module:
-            return self._place(layer + name, self._new_norm(width))
-
-        head_norms = names.head_norms
-        return _Layer(
-            query=linear(names.query, hidden, own, bias),
-            key=linear(names.key, hidden, shared, bias),
-            value=linear(names.value, hidden, shared, bias),
-            attention_output=linear(names.attention_output, own, hidden, bias),
-            query_norm=norm(head_norms[0], shape.head_width) if head_norms else None,
-            key_norm=norm(head_norms[1], shape.head_width) if head_norms else None,
-            attention_norm=norm(names.attention_norm, hidden),
-            gate=linear(names.gate, hidden, inner, shape.feed_forward_bias) if names.gate else None,
-            up=linear(names.up, hidden, inner, shape.feed_forward_bias),
-            down=linear(names.down, inner, hidden, shape.feed_forward_bias),
-            feed_forward_norm=norm(names.feed_forward_norm, hidden),
-        )
+        self._layers = [
+            place(self, f"{names.layer}{number}", Layer(self.architecture, shape)) for number in range(shape.layers)
+        ]
 
     def _table(self, name: str | None, rows: int) -> nn.Embedding | None:
-        return self._place(name, nn.Embedding(rows, self.shape.hidden)) if name is not None else None
+        return place(self, name, nn.Embedding(rows, self.shape.hidden)) if name is not None else None
 
     def _norm(self, name: str | None) -> nn.Module | None:
-        return self._place(name, self._new_norm(self.shape.hidden)) if name is not None else None
-
-    def _new_norm(self, width: int) -> nn.Module:
-        kind = nn.LayerNorm if self.architecture.post_norm else RMSNorm
-        return kind(width, eps=self.shape.epsilon)
-
-    def _place(self, name: str, module: _M) -> _M:
-        """Register a module under a dotted name."""
-        parent: nn.Module = self
-        *path, last = name.split(".")
-        for part in path:
-            if part not in parent._modules:
-                parent.add_module(part, nn.Module())
-            parent = parent.get_submodule(part)
-        parent.add_module(last, module)
-        self._modules_by_name[name] = module
-        return module
-
-
-def _low_precision(device: torch.device) -> torch.dtype | None:
-    """What autocast multiplies in, None where it is off."""
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-
-
-def _cast(states: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """The states as three linear layers read them: cast, and kept for the gradient, once instead of by each."""
-    return states if dtype is None else states.to(dtype)
+        if name is None:
+            return None
+        return place(self, name, new_norm(self.architecture, self.shape, self.shape.hidden))

@@ -56,6 +56,11 @@ class PaddedModel(nn.Module):
             if isinstance(module, nn.Linear) and not set(name.split(".")) & set(_NO_PART_OF_IT)
         }
 
+    def layer_modules(self) -> list[nn.Module]:
+        """The layers, which are called one after the other: the longest list of modules."""
+        lists = [list(module) for module in self._model.modules() if isinstance(module, nn.ModuleList)]
+        return max(lists, key=len, default=[])
+
     def set_rope_theta(self, theta: float) -> None:
         """Refuse: where rotary positions are in a model that is not known here is not known either."""
         raise InputError(

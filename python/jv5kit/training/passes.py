@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Tokens = Sequence[Sequence[int]]
     Embed = Callable[[Tokens], Tensor]
 
+STAND_IN = [0]
+"""The tokens of a pass that has no text: its embedding is left out, but the model is gone through."""
+
 
 class Passes:
     """Embeddings of texts, and the way of their gradients back.
@@ -28,6 +31,7 @@ class Passes:
         texts: token ids of each text.
         tokens: of a pass; a longer text has one of its own.
         autocast: what each pass runs in.
+        agree: from how many passes there are to how many are made; None where that is the same.
     """
 
     def __init__(
@@ -36,11 +40,14 @@ class Passes:
         texts: Tokens,
         tokens: int,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        agree: Callable[[int], int] | None = None,
     ) -> None:
         self._embed = embed
         self._texts = texts
         self._autocast = autocast
         self._groups = groups(texts, tokens)
+        if agree is not None:
+            self._groups += [[] for _ in range(agree(len(self._groups)) - len(self._groups))]
         self._states: list[Tensor | None] = []
 
     def forward(self) -> Tensor:
@@ -52,7 +59,8 @@ class Passes:
             for group in self._groups:
                 self._states.append(_random_state())
                 parts.append(self._run(group))
-        order = torch.tensor([i for group in self._groups for i in group], device=parts[0].device)
+        places = [i for group in self._groups for i in group]
+        order = torch.tensor(places, dtype=torch.int64, device=parts[0].device)
         joined = torch.cat(parts)
         self._embeddings = torch.empty_like(joined)
         self._embeddings[order] = joined
@@ -75,6 +83,9 @@ class Passes:
 
     def _run(self, group: Sequence[int]) -> Tensor:
         with self._autocast():
+            if not group:
+                # With a gradient of 0 for every weight, where other processes have one to add to it.
+                return self._embed([STAND_IN])[:0]
             return self._embed([self._texts[i] for i in group])
 
 

@@ -1,4 +1,7 @@
-"""A run: its phases one after the other, each from where the last one left the student.
+"""A run: its phases one after the other, each from where the last one left the student on disk.
+
+Several processes go through it alike. What is written, the first one writes; what can fail in one of them alone is done
+together, so that it fails in all.
 
 ::
 
@@ -31,8 +34,8 @@ from jv5kit.tasks import TASKS, Task
 from jv5kit.training import lora
 from jv5kit.training.batches import Batches
 from jv5kit.training.checkpoints import read_checkpoint, write_checkpoint
-from jv5kit.training.config import to_toml
 from jv5kit.training.hardware import accelerator_of
+from jv5kit.training.interrupts import interrupts
 from jv5kit.training.journal import Journal
 from jv5kit.training.judging import Judge
 from jv5kit.training.loop import Coming, Loop, Targets
@@ -43,15 +46,27 @@ from jv5kit.training.objectives import (
     RetrievalObjective,
     TextMatchingObjective,
 )
-from jv5kit.training.opening import fit_rotation, load_student, load_teacher, open_data
-from jv5kit.training.outputs import check_folder, done_phases, put_in_place, write_tensors, write_text
+from jv5kit.training.opening import fit_rotation, load_student, load_teacher, open_data, rotation_sample
+from jv5kit.training.outputs import (
+    check_folder,
+    done_phases,
+    put_in_place,
+    take_back,
+    write_description,
+    write_tensors,
+    write_text,
+)
 from jv5kit.training.phases import KINDS, STAGES, asks_teacher, phases_of
+from jv5kit.training.processes import launched, most, restarts, together
 from jv5kit.training.projection import Distillation
+from jv5kit.training.sharding import spread
 from jv5kit.training.turning import turn_states
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from jv5kit.training.objectives import Nested, Objective
     from jv5kit.training.phases import Phase, Stage
@@ -71,7 +86,8 @@ class Run:
         output: its folder; made if it is not there.
         stages: of ``distill``, ``long`` and ``adapt``, those to go through.
         tasks: of the last one, the adapters; None trains those that there is data for.
-        resume: go on with what the folder holds.
+        resume: go on with what the folder holds. Where torchrun starts the same command again and again, one that
+            is not there yet is begun, and what torchrun has started once more goes on without being told.
         show: whether to show progress; None shows it on a terminal.
 
     Raises:
@@ -94,9 +110,18 @@ class Run:
         self._show = show
         self._accelerator = accelerator_of(bfloat16=settings.optimizer.bfloat16)
         self._first = self._accelerator.is_main_process
-        check_folder(settings, output, resume=resume)
-        # No process may write to it before each has looked.
-        self._accelerator.wait_for_everyone()
+        again = resume or most(restarts()) > 0
+        with together():
+            check_folder(settings, output, resume=again, begin=launched())
+        # No process has written to it before each has looked.
+        with together():
+            if self._first:
+                take_back(output, "student")
+        with together():
+            self._open(stages, tasks)
+
+    def _open(self, stages: Sequence[Stage], tasks: Sequence[Task] | None) -> None:
+        settings = self.settings
         self._sources = [(given, open_data(given)) for given in settings.data]
         self.phases = phases_of(settings, stages, TASKS if tasks is None else tasks)
         if tasks is None:
@@ -108,10 +133,10 @@ class Run:
             raise InputError("there is nothing to train: no phase has steps, and data that it takes")
         for phase in self.phases:
             self._check_phase(phase)
-        self._journal = Journal(output, active=self._first)
+        self._journal = Journal(self.output, active=self._first)
         self._teacher: Teacher | None = None
         self._judge = Judge(settings.evaluation.data)
-        self._student = load_student(settings, output)
+        self._student = load_student(settings, self.output)
         self._nested = nested_of(settings, self._student.dim)
 
     def train(self) -> None:
@@ -119,16 +144,19 @@ class Run:
 
         Raises:
             Jv5kitError: a loss or a gradient is no number; a checkpoint cannot be written.
+            KeyboardInterrupt: after Ctrl-C; what was done is in a checkpoint.
         """
-        if self._first:
-            self._write_what_it_is()
-        self._accelerator.wait_for_everyone()
+        with together():
+            if self._first:
+                write_description(self.settings, self._sources, self.output)
         done = done_phases(self.output)
         # The teacher's texts that are longer than its context.
         with one_warning():
             for phase in self.phases:
                 if phase.name not in done:
                     self._run(phase)
+                    # As a run that goes on has it: weights that were spread stay so.
+                    self._student = load_student(self.settings, self.output)
 
     def _run(self, phase: Phase) -> None:
         folder = self.output / "checkpoints" / phase.name
@@ -137,6 +165,8 @@ class Run:
         objective, targets = self._objective(phase)
         if self.settings.student.turn and not (self.output / "student").exists():
             self._turn(targets)
+        if self.settings.optimizer.shard and self._accelerator.num_processes > 1:
+            spread(self._student.backbone)
         sources = self._sources_of(phase)
         batches = Batches(
             sources,
@@ -159,13 +189,7 @@ class Run:
             logger.info("%s goes on after step %d", phase.name, checkpoint.step)
         # Before the first step nothing is kept, not even what the student was before it.
         self._journal.cut(phase.name, loop.step_number or -1)
-        try:
-            self._steps(phase, loop, folder)
-        except KeyboardInterrupt:
-            if self._accelerator.num_processes == 1:
-                write_checkpoint(folder, loop.checkpoint())
-            logger.warning("interrupted after step %d of %s", loop.step_number, phase.name)
-            raise
+        self._steps(phase, loop, folder)
         self._average(phase, loop, folder)
         self._finish(phase, objective, folder)
 
@@ -174,7 +198,8 @@ class Run:
         if loop.step_number == 0:
             self._evaluate(phase, 0)
         began, tokens = time.perf_counter(), 0
-        with ProgressBar(phase.name, lambda: steps, "steps", show=self._show if self._first else False) as progress:
+        show = self._show if self._first else False
+        with ProgressBar(phase.name, lambda: steps, "steps", show=show) as progress, interrupts() as interrupted:
             progress(loop.step_number)
             while loop.step_number < steps:
                 record = loop.step()
@@ -184,48 +209,56 @@ class Run:
                     self._journal.write({"phase": phase.name, **record, "tokens_per_second": round(speed, 1)})
                 progress.describe(f"{phase.name}  loss {record['loss']:.4f}  {speed:,.0f} tokens/s")
                 progress(1)
-                if loop.step_number == int(steps * _EARLIER):
+                if _averages(phase) and loop.step_number == int(steps * _EARLIER):
                     self._keep(loop, folder / "earlier.safetensors")
                 if loop.step_number % optimizer.evaluate_steps == 0 and loop.step_number < steps:
                     self._evaluate(phase, loop.step_number)
-                if loop.step_number % optimizer.checkpoint_steps == 0 or loop.step_number == steps:
+                # One may have seen it before its step, and another after it.
+                stop = most(int(interrupted())) > 0
+                if stop or loop.step_number % optimizer.checkpoint_steps == 0 or loop.step_number == steps:
                     checkpoint = loop.checkpoint()
-                    if self._first:
-                        write_checkpoint(folder, checkpoint)
-                    self._accelerator.wait_for_everyone()
+                    with together():
+                        if self._first:
+                            write_checkpoint(folder, checkpoint)
+                if stop:
+                    logger.warning("interrupted after step %d of %s", loop.step_number, phase.name)
+                    raise KeyboardInterrupt
 
     def _keep(self, loop: Loop, path: Path) -> None:
-        if self._first:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_tensors(path, loop.trained())
+        trained = loop.trained()
+        with together():
+            if self._first:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_tensors(path, trained)
 
     def _average(self, phase: Phase, loop: Loop, folder: Path) -> None:
         """Take the mean of the last weights and the earlier ones, where that is asked for."""
-        settings = phase.settings
-        if getattr(settings, "average", False) and (folder / "earlier.safetensors").exists():
+        if _averages(phase) and (folder / "earlier.safetensors").exists():
             earlier = load_file(folder / "earlier.safetensors")
             loop.load({name: (last + earlier[name]) / 2 for name, last in loop.trained().items()})
 
     def _finish(self, phase: Phase, objective: Objective, folder: Path) -> None:
         """Leave the student for what comes next, and say that the phase is done."""
         self._evaluate(phase, phase.settings.steps)
-        if self._first:
-            self._journal.draw()
-            if phase.task is None:
-                put_in_place(self.output, "student", self._student.save)
-                if isinstance(objective.module, Distillation):
-                    write_tensors(self.output / "projection.safetensors", objective.module.state_dict())
-            else:
-                if not (self.output / "student").exists():
-                    put_in_place(self.output, "student", self._student.save)
-                adapter = f"student/adapters/{phase.task}"
-                put_in_place(self.output, adapter, lambda place: lora.save_adapter(self._student, place))
-            done = [*done_phases(self.output), phase.name]
-            write_text(self.output / "progress.json", json.dumps({"done": done}))
-            shutil.rmtree(folder, ignore_errors=True)
-        self._accelerator.wait_for_everyone()
+        weights = None
+        if phase.task is None or not (self.output / "student").exists():
+            weights = self._student.weights(here=self._first)
+        with together():
+            if self._first:
+                self._put(phase, objective, weights)
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _put(self, phase: Phase, objective: Objective, weights: dict[str, Tensor] | None) -> None:
+        self._journal.draw()
+        if weights is not None:
+            put_in_place(self.output, "student", lambda place: self._student.save(place, weights))
         if phase.task is not None:
-            lora.remove_adapter(self._student)
+            adapter = f"student/adapters/{phase.task}"
+            put_in_place(self.output, adapter, lambda place: lora.save_adapter(self._student, place))
+        elif isinstance(objective.module, Distillation):
+            write_tensors(self.output / "projection.safetensors", objective.module.state_dict())
+        done = [*done_phases(self.output), phase.name]
+        write_text(self.output / "progress.json", json.dumps({"done": done}))
 
     def _prepare_student(self, phase: Phase) -> None:
         """What of the student is learned, and at which RoPE base."""
@@ -304,19 +337,21 @@ class Run:
         targets = Targets(teacher, {"query": prompts["query"], "document": prompts["document"]})
         if settings.rotate:
             path = self.output / "rotation.safetensors"
-            if self._first and not path.exists():
-                dims = [dim for dim, _ in self._nested]
-                write_tensors(path, fit_rotation(targets, self._sources_of(phase), dims))
-            self._accelerator.wait_for_everyone()
+            if not path.exists():
+                sample = rotation_sample(self._sources_of(phase))
+                targets.prepare([sample])
+                with together():
+                    if self._first:
+                        write_tensors(path, fit_rotation(targets, sample, [dim for dim, _ in self._nested]))
             targets.turn = Rotation(load_file(path)["rotation"].numpy())
         return targets
 
     def _evaluate(self, phase: Phase, step: int) -> None:
-        if self._first and self._judge.sets:
+        if self._judge.sets:
+            # By every process: what is spread takes all of them, and they could only wait.
             scores = self._judge(self._student)
             self._journal.write({"phase": phase.name, "step": step, "scores": scores})
             self._journal.draw()
-        self._accelerator.wait_for_everyone()
 
     def _sources_of(self, phase: Phase) -> list[Source]:
         return [
@@ -340,23 +375,10 @@ class Run:
                 f"sources there is none ({have}); add some with --data, or leave it out with --task or --stage"
             )
 
-    def _write_what_it_is(self) -> None:
-        self.output.mkdir(parents=True, exist_ok=True)
-        write_text(self.output / "run.toml", to_toml(self.settings))
-        data = [
-            {
-                "name": one.name,
-                "rows": len(one),
-                "fingerprint": one.fingerprint(),
-                "licence": given.licence,
-                "sets": list(given.sets),
-            }
-            for given, one in self._sources
-        ]
-        before = self.output / "data.json"
-        if before.exists() and json.loads(before.read_text(encoding="utf-8")) != data:
-            raise InputError(f"the data are not those of {before}: a run goes on with what it began with")
-        write_text(before, json.dumps(data, indent=1))
+
+def _averages(phase: Phase) -> bool:
+    """Whether the weights of a phase are the mean of the last ones and earlier ones."""
+    return bool(getattr(phase.settings, "average", False))
 
 
 def nested_of(settings: RunSettings, dim: int) -> Nested:

@@ -64,6 +64,7 @@ class OptimizerSettings:
     final: float = field(default=0.0, metadata={"says": "share of the rate at the end of the cosine"})
     pass_tokens: int = field(default=16384, metadata={"says": "tokens through the model at a time; more are cached"})
     bfloat16: bool = field(default=True, metadata={"says": "multiply in bfloat16 where the hardware does so faster"})
+    shard: bool = field(default=False, metadata={"says": "spread the student's weights over the processes (FSDP2)"})
     checkpoint_steps: int = field(default=500, metadata={"says": "steps between checkpoints"})
     evaluate_steps: int = field(default=500, metadata={"says": "steps between evaluations"})
     log_steps: int = field(default=10, metadata={"says": "steps between lines of metrics.jsonl"})

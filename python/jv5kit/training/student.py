@@ -15,6 +15,7 @@ from jv5kit.training.architectures import ARCHITECTURES, rope_theta, why_not_pac
 from jv5kit.training.layout import copy_tokenizer, write_layout
 from jv5kit.training.packed import PackedModel
 from jv5kit.training.padded import PaddedModel
+from jv5kit.training.sharding import whole
 from jv5kit.training.starting import (
     StudentStart,
     Weights,
@@ -27,7 +28,7 @@ from jv5kit.training.starting import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -177,8 +178,16 @@ class Student(nn.Module):
         """As :meth:`embed`: what a wrapper for several processes calls."""
         return self.embed(tokens)
 
-    def save(self, folder: Path) -> None:
+    def weights(self, *, here: bool = True) -> dict[str, Tensor]:
+        """The backbone's tensors on the CPU; see :func:`jv5kit.training.sharding.whole`."""
+        return whole(self.backbone.named.state_dict(), here=here)
+
+    def save(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write the backbone in the layout of sentence-transformers; an adapter is saved apart (lora.py).
+
+        Args:
+            folder: is made if it is not there.
+            weights: what :meth:`weights` gave; None asks it.
 
         Raises:
             OSError: a file cannot be written.
@@ -187,7 +196,7 @@ class Student(nn.Module):
 
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in self.backbone.named.state_dict().items()
+            name: tensor.contiguous() for name, tensor in (self.weights() if weights is None else weights).items()
         }
         save_file(tensors | self._unused, folder / "model.safetensors", metadata={"format": "pt"})
         copy_tokenizer(self.checkpoint.folder, folder, self.max_tokens)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from jv5kit.weights import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -64,8 +66,8 @@ class Teacher:
         encoder: the model; texts beyond its context are cut.
         cache: folder of the caches of all teachers.
         process: which of ``processes`` this is: each encodes its share of what is missing.
-        processes: how many there are.
-        wait: called until which all processes have written.
+        processes: how many there are, with one cache.
+        together: what encoding and writing is done in: no process leaves it before all have written.
 
     Raises:
         InputError: the cache has embeddings of another dimension.
@@ -78,11 +80,11 @@ class Teacher:
         *,
         process: int = 0,
         processes: int = 1,
-        wait: Callable[[], None] | None = None,
+        together: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.encoder = encoder
         self.folder = cache / f"{encoder.checkpoint.fingerprint()}-{encoder.backend.dtype}"
-        self._process, self._processes, self._wait = process, processes, wait
+        self._process, self._processes, self._together = process, processes, together
         self._shards: list[_Shard] = []
         self._read: set[str] = set()
         self._order = np.empty(0, np.uint64)
@@ -98,24 +100,28 @@ class Teacher:
     def prepare(self, texts: Iterable[Prompted]) -> int:
         """Encode those texts that the cache has not, and write them to it; returns how many those were.
 
+        A text is of one process by its key, whatever each has seen of the cache: none is done twice, or left out.
+
         Args:
-            texts: of which no text needs to be there only once.
+            texts: the same in every process; a text may be there more than once.
 
         Raises:
             OSError: the cache cannot be written.
         """
         wanted = list(dict.fromkeys(texts))
         keys = _keys(wanted)
-        missing = [wanted[i] for i in np.flatnonzero(self._find(keys)[:, 0] < 0).tolist()]
-        mine = missing[self._process :: self._processes]
-        for start in range(0, len(mine), SHARD_TEXTS):
-            part = mine[start : start + SHARD_TEXTS]
-            self._write(part, self._encode(part))
-        if self._wait is not None:
-            self._wait()
-        if missing:
+        # Other runs may have had them, and other processes of this one.
+        self._look()
+        missing = self._find(keys)[:, 0] < 0
+        own = _firsts(keys) % np.uint64(self._processes) == self._process
+        mine = [wanted[i] for i in np.flatnonzero(missing & own).tolist()]
+        with self._together():
+            for start in range(0, len(mine), SHARD_TEXTS):
+                part = mine[start : start + SHARD_TEXTS]
+                self._write(part, self._encode(part))
+        if missing.any():
             self._look()
-        return len(missing)
+        return int(missing.sum())
 
     def rows(self, texts: Sequence[str], prompt: str) -> NDArray[np.float32]:
         """Embeddings of unit length: ``(len(texts), dim)``; what the cache has not is encoded first."""

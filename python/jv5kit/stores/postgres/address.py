@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_INDEX = "jv5kit"
 
+PORT = 5432
+
 _INDEX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,62}")
 
 
@@ -49,7 +51,9 @@ class Address:
         Raises:
             InputError: it is no URL that PostgreSQL takes, or the name of the index will not do.
         """
-        conninfo, names = _without_index(url)
+        scheme, _, rest = url.partition("://")
+        # To libpq it is one in small letters only.
+        conninfo, names = _without_index(f"{scheme.lower()}://{rest}")
         if len(names) > 1:
             raise InputError(f"{shown(url)} names an index more than once; leave one index=NAME")
         index = names[0] if names else DEFAULT_INDEX
@@ -108,7 +112,7 @@ def _name(parameters: Mapping[str, object], index: str) -> str:
     known = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
     known |= {name: str(value) for name, value in parameters.items()}
     hosts = (known["host"] or known["hostaddr"] or "localhost").split(",")
-    ports = known["port"].split(",")
+    ports = [port or str(PORT) for port in known["port"].split(",")]
     # One port may be that of all hosts.
     ports = ports * len(hosts) if len(ports) == 1 else ports
     places = ",".join(

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -35,7 +35,7 @@ PATIENCE = 30.0
 PAUSE = 0.1
 """Seconds from one attempt to reach it to the next, at first."""
 
-LONGEST_PAUSE = 2.0
+LONGEST_PAUSE = 1.0
 
 LEAST_VECTOR = (0, 7)
 """The first version of pgvector that has an operator for the Hamming distance of bits."""
@@ -164,6 +164,14 @@ class Server:
         """Close the connections."""
         self._closed = True
         self._drop_idle()
+
+    def __enter__(self) -> Self:
+        """It is reached when it is asked."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self.close()
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:

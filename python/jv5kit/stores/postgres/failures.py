@@ -50,8 +50,7 @@ def is_lost(error: psycopg.Error, connection: psycopg.Connection | None) -> bool
 
 def is_refused(error: psycopg.Error) -> bool:
     """Whether a server was there and would not let this user in, however often it tries."""
-    text = str(error)
-    return "FATAL" in text and any(sign in text for sign in _REFUSED)
+    return any(sign in str(error) for sign in _REFUSED)
 
 
 def cannot_connect(error: psycopg.Error, name: str) -> Jv5kitError:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _INT64 = range(-(1 << 63), 1 << 63)
 
+_FEW = 8
+"""Values that are looked up in the index of the fields; more are hashed, and compared with every row."""
+
 _PATHS: dict[str, LiteralString] = {
     "<": "$[*] ? (@ < $value)",
     "<=": "$[*] ? (@ <= $value)",
@@ -60,7 +63,7 @@ class Fields:
         some = sql.SQL("") if names is None else sql.SQL(" WHERE field = ANY(%s)")
         found = connection.execute(
             tables.text("SELECT field, kinds, unfilterable FROM {fields}{some} ORDER BY field", some=some),
-            None if names is None else (list(names),),
+            None if names is None else ([name for name in names if "\0" not in name],),
         )
         known = {
             field: Field(frozenset(kinds) | set(lacking), {kind: UNFILTERABLE[kind] for kind in sorted(lacking)})
@@ -123,20 +126,36 @@ def as_sql(condition: Filter) -> tuple[sql.Composable, list[Any]]:
         return sql.SQL("({})").format(word.join([text for text, _ in parts])), [p for _, some in parts for p in some]
     assert isinstance(condition, Condition)
     field = condition.field
+    if "\0" in field:
+        # PostgreSQL takes no text with it, and no document has such a field.
+        return sql.SQL("true" if condition.operator == "exists" and condition.negated else "false"), []
     if condition.operator == "exists":
         return sql.SQL("(fields ? %s::text) IS NOT TRUE" if condition.negated else "fields ? %s::text"), [field]
     test: LiteralString
     parameters: list[Any]
     if condition.operator == "in":
-        test = "fields @> ANY(%s::jsonb[])"
-        parameters = [[Jsonb({field: [_exact(value)]}) for value in condition.values]]
+        there = [value for value in condition.values if not (isinstance(value, str) and "\0" in value)]
+        if len(there) <= _FEW:
+            test = "fields @> ANY(%s::jsonb[])"
+            parameters = [[Jsonb({field: [_exact(value)]}) for value in there]]
+        else:
+            test = "EXISTS (SELECT FROM jsonb_array_elements(fields -> %s::text) e WHERE e = ANY(%s::jsonb[]))"
+            parameters = [field, [Jsonb(_exact(value)) for value in there]]
     else:
+        order, value = _without_nul(condition.operator, condition.values[0])
         test = "jsonb_path_exists(fields -> %s::text, %s::jsonpath, %s)"
-        parameters = [field, _PATHS[condition.operator], Jsonb({"value": _exact(condition.values[0])})]
+        parameters = [field, _PATHS[order], Jsonb({"value": _exact(value)})]
     # Null where the document has no field at all, which in AND and in OR is as good as false.
     if condition.negated:
         return sql.SQL("(fields ? %s::text AND NOT " + test + ")"), [field, *parameters]
     return sql.SQL(test), parameters
+
+
+def _without_nul(order: str, value: Value) -> tuple[str, Value]:
+    """An order that says the same of strings without a NUL, which comes before every character that they have."""
+    if not (isinstance(value, str) and "\0" in value):
+        return order, value
+    return "<=" if order in ("<", "<=") else ">", value.partition("\0")[0]
 
 
 def _exact(value: Value) -> Value:

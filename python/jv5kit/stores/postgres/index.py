@@ -102,12 +102,9 @@ class PostgresIndex:
                 "document of its own, or keep the index in a folder"
             )
         address = Address.of(url)
-        server = Server(address)
-        try:
+        with Server(address) as server:
             server.install_vector()
             server.ask(partial(check_free, address=address, force=force))
-        finally:
-            server.close()
 
     @classmethod
     def build(
@@ -137,20 +134,19 @@ class PostgresIndex:
         lexical = options.get("lexical", False)
         settings = settings_of(source, options.get("dim"), precision, lexical=lexical, **chosen)
         address = Address.of(url)
-        server = Server(address)
-        try:
-            with building.whole(PostgresWriter.create(server, address, settings, force=force)) as writer:
-                building.add(
-                    writer,
-                    source,
-                    rotate=options.get("rotate", False),
-                    skip=options.get("skip"),
-                    on_commit=options.get("on_commit"),
-                    show_progress_bar=options.get("show_progress_bar"),
-                )
-                writer.grow_graph()
-        finally:
-            server.close()
+        with (
+            Server(address) as server,
+            building.whole(PostgresWriter.create(server, address, settings, force=force)) as writer,
+        ):
+            building.add(
+                writer,
+                source,
+                rotate=options.get("rotate", False),
+                skip=options.get("skip"),
+                on_commit=options.get("on_commit"),
+                show_progress_bar=options.get("show_progress_bar"),
+            )
+            writer.grow_graph()
         return cls.open(url)
 
     @property

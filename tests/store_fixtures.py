@@ -86,6 +86,20 @@ def postgres(place: Place) -> Iterator[PostgresServer]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def _mortal(place: Place) -> Iterator[PostgresServer]:
+    server = postgres_server.PostgresServer.made(place, "mortal")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def mortal(_mortal: PostgresServer) -> PostgresServer:
+    """A running server that a test may kill."""
+    _mortal.start()
+    return _mortal
+
+
 @pytest.fixture
 def postgres_url(postgres: PostgresServer) -> str:
     """The URL of an index that is not there yet."""

@@ -6,9 +6,14 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from jv5kit.sharding.ray_cluster import attach, load_ray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Cluster:
@@ -40,6 +45,15 @@ class Cluster:
     @staticmethod
     def _node() -> dict[str, Any]:
         return {"num_cpus": 1, "object_store_memory": 80 << 20}
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One for all tests: it takes long to start."""
+    pytest.importorskip("ray")
+    made = Cluster()
+    yield made
+    made.close()
 
 
 def actors(name: str) -> list[int]:

@@ -32,9 +32,12 @@ CONFIGURATION = """
 listen_addresses = '127.0.0.1'
 max_connections = 60
 shared_buffers = 64MB
+max_wal_size = 256MB
 wal_level = replica
 max_wal_senders = 8
 hot_standby = on
+# Every start after a kill would sync file by file.
+recovery_init_sync_method = syncfs
 # The tests ask at once, and do not wait for the server to find out.
 wal_receiver_status_interval = 1s
 wal_retrieve_retry_interval = 200ms
@@ -116,7 +119,7 @@ class PostgresServer:
         password.write_text(PASSWORD)
         place.run(
             "initdb", "-D", str(server.data), "-U", OWNER, "-A", "scram-sha-256", f"--pwfile={password}",
-            "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions",
+            "--encoding=UTF8", "--locale=C.UTF-8", "--wal-segsize=1", "--no-sync", "--no-instructions",
         )  # fmt: skip
         password.unlink()
         server.configure(CONFIGURATION)
@@ -148,10 +151,12 @@ class PostgresServer:
 
     def start(self, **variables: str) -> None:
         """Start it, and wait until it answers."""
+        if self.is_running():
+            return
         command = ["-D", str(self.data), "-p", str(self.port), "-c", f"unix_socket_directories={self.place.folder}"]
         until = time.monotonic() + 60
         while True:
-            if self._process is None or self._process.poll() is not None:
+            if not self.is_running():
                 # Again where one that was killed is not quite gone.
                 self._process = self.place.start("postgres", *command, log=self.log, **variables)
             with suppress(psycopg.OperationalError):
@@ -160,10 +165,13 @@ class PostgresServer:
             assert time.monotonic() < until, self.log.read_text()[-2000:]
             time.sleep(0.05)
 
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def stop(self) -> None:
         """Stop it, and wait until it has."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGQUIT)
+        if self._process is not None and self.is_running():
+            self._process.send_signal(signal.SIGINT)
             self._process.wait(60)
 
     def kill(self) -> None:
