@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,13 @@ def cluster() -> Iterator[Cluster]:
 
 def actors(name: str) -> list[int]:
     """The processes of the actors of a class on this machine."""
-    commands = {path.parent.name: path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")}
-    return [int(process) for process, command in commands.items() if command.startswith(f"ray::{name}".encode())]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        # A process may end while it is looked at.
+        with suppress(OSError):
+            if path.read_bytes().startswith(f"ray::{name}".encode()):
+                found.append(int(path.parent.name))
+    return found
 
 
 def kill(process: int) -> None:

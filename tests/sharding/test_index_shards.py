@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +173,6 @@ def test_an_interruption_says_how_to_go_on(many: Path, tiny_model: Path) -> None
     out, errors = process.communicate(timeout=60)
     outcome = checked(subprocess.CompletedProcess([], process.returncode, out, errors), 130)
     assert outcome.stderr.splitlines()[0].endswith(" of 12 shards are in docs.jv5s; the same command goes on")
-    time.sleep(0)
 
 
 def test_another_job_is_refused_by_name(here: Path, inside: Inside) -> None:

@@ -7,32 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from alike import COUNT, DIM, assert_same, both, records, rows
 
 from jv5kit import Encoder, Index
 from jv5kit.errors import IndexDamagedError, IndexExistsError, IndexLockedError, IndexNotFoundError, InputError
+from jv5kit.sharding.shard import Shard
 from jv5kit.sharding.writer import ShardedWriter
 from jv5kit.stores import store_class
 from jv5kit.stores.sharded import ShardedIndex
-
-DIM = 32
-COUNT = 400
-
-
-def rows(count: int = COUNT, seed: int = 0) -> NDArray[np.float32]:
-    """Embeddings many of which are the same, or nearly so: ties, and what rounding could make ties of."""
-    generator = np.random.default_rng(seed)
-    few = generator.standard_normal((40, DIM)).astype(np.float32)
-    found = few[generator.integers(0, 40, count)]
-    found[::4] += np.float32(1e-7) * generator.standard_normal(found[::4].shape).astype(np.float32)
-    return found
-
-
-def records(count: int = COUNT) -> list[dict[str, Any]]:
-    return [
-        {"id": f"d{i}", "text": f"text {i}", "n": i, "of": [f"m{i % 7}"], "half": i < count / 2} for i in range(count)
-    ]
-
 
 KINDS: list[dict[str, Any]] = [
     {},
@@ -44,39 +26,6 @@ KINDS: list[dict[str, Any]] = [
     {"rotate": True},
     {"rotate": True, "precision": "float32", "dim": 24},
 ]
-
-
-def both(folder: Path, shards: int = 3, **options: Any) -> tuple[Index, ShardedIndex]:
-    whole = Index.build(folder / "whole.jv5", records(), embeddings=rows(), **options)
-    return whole, ShardedIndex.build(folder / "parts.jv5s", records(), embeddings=rows(), shards=shards, **options)
-
-
-def assert_same(whole: Index, parts: ShardedIndex, seed: int = 1) -> None:
-    """Both answer alike, to questions of every kind."""
-    generator = np.random.default_rng(seed)
-    queries = rows(12, seed=seed) + np.float32(0.01) * generator.standard_normal((12, DIM)).astype(np.float32)
-    asked: list[dict[str, Any]] = [
-        {},
-        {"oversample": 1},
-        {"filter": 'n >= 100 and of = "m1"'},
-        {"filter": "half = true", "oversample": 9},
-        {"filter": "n < 0"},
-        *({"mode": mode} for mode in whole.modes),
-    ]
-    for options in asked:
-        for top_k in (1, 7, 50, COUNT + 9):
-            assert parts.search(queries, top_k, **options) == whole.search(queries, top_k, **options), (options, top_k)
-    assert parts.search(queries[0], 5) == whole.search(queries[0], 5)
-    assert parts.search(np.empty((0, DIM))) == []
-    if whole.settings.precision == "ubinary":
-        codes = generator.integers(0, 256, (5, whole.settings.dim // 8)).astype(np.uint8)
-        assert parts.search(codes, 60) == whole.search(codes, 60)
-    assert (len(parts), parts.row_count, parts.fields) == (len(whole), whole.row_count, whole.fields)
-    assert parts.count('of = "m3" or n > 390') == whole.count('of = "m3" or n > 390')
-    ids = [f"d{i}" for i in range(0, COUNT, 13)] + ["none"]
-    assert parts.get(ids) == whole.get(ids)
-    assert parts.settings == whole.settings
-    assert parts.modes == whole.modes
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
@@ -212,7 +161,10 @@ def test_an_older_state_is_kept_until_the_next_one(tmp_path: Path) -> None:
         kept = {str(path.relative_to(folder)) for path in folder.glob("0*/*")}
         own = {f"{one:06d}/00001" for one in (version, version - 1)}
         assert kept == own | {"000001/00000", "000001/00002"}
-    assert parts._searcher._shards.ask({1: ("fetch", (found, [0]))})[1] == (parts._searcher.state.checksum, ({}, {}))
+    newest = parts._searcher.state.checksum
+    assert parts._searcher._shards.ask({1: ("fetch", (found, [0]))})[1] == (newest, ({}, {}))
+    # One that was not asked for anything before, as an actor that was started again.
+    assert Shard(folder, 1, 3).fetch(newest, [0])[1][0][0].id == "d134"
 
 
 def test_versions_share_their_segments(tmp_path: Path) -> None:

@@ -124,7 +124,10 @@ class Shard:
         """
         snapshot = self._snapshots.get(state)
         if snapshot is None:
-            return self._newest()[0], ({}, {})
+            # Another one was asked before, or this one has lost what it had open.
+            newest, snapshot = self._newest()
+            if newest != state:
+                return newest, ({}, {})
         documents = snapshot.catalog.documents(numbers, snapshot.state)
         spans = snapshot.passages(np.array(numbers, np.int64)).tolist()
         return state, (documents, {one: passage_of(span) for one, span in zip(numbers, spans, strict=True)})
