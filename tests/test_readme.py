@@ -15,7 +15,10 @@ from jv5kit.cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = ("index", "search", "get", "delete", "compact", "export", "encode", "train", "mine", "eval", "serve", "info")
+COMMANDS = (
+    *("index", "search", "get", "delete", "compact", "export", "encode", "train", "mine", "eval", "serve", "publish"),
+    "info",
+)
 
 BIRDS = [
     {

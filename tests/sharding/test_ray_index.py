@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from alike import assert_same, both, rows
 from clusters import actors, kill
@@ -76,6 +79,17 @@ def test_a_killed_actor_is_not_waited_for(whole: Index, index: RayIndex) -> None
         time.sleep(0.1)
     assert len(actors("ShardActor")) == 4
     assert_same(whole, index, sizes=[9])
+
+
+def test_an_actor_that_hangs_is_not_waited_for(whole: Index, index: RayIndex) -> None:
+    queries = rows(5, seed=5)
+    expected = whole.search(queries, 20)
+    for process in actors("ShardActor"):
+        os.kill(process, signal.SIGSTOP)
+        try:
+            assert index.search(queries, 20) == expected
+        finally:
+            os.kill(process, signal.SIGCONT)
 
 
 def test_a_killed_machine(cluster: Cluster, whole: Index, index: RayIndex) -> None:
@@ -150,6 +164,17 @@ def test_the_command_line(
     assert f"no index is published as 'docs' at {cluster.address}" in outcome.stderr
     outcome = inside("publish", "docs.jv5s", "--ray", cluster.address, "--stop", code=2)
     assert f"no index is published as 'docs' at {cluster.address}; there is: parts" in outcome.stderr
+
+
+def test_a_cluster_of_its_own(tmp_path: Path) -> None:
+    """Which ends with the process, and publishes what it is asked for."""
+    pytest.importorskip("ray")
+    whole, _ = both(tmp_path, 2)
+    np.save(tmp_path / "q.npy", rows(3, seed=6))
+    arguments = ["search", "--embeddings", "q.npy", "--json", "--index", "jv5+ray://local/parts"]
+    outcome = run(*arguments, cwd=tmp_path)
+    found = [json.loads(line)["hits"] for line in outcome.stdout.splitlines()]
+    assert found == [[hit.to_dict() for hit in hits] for hits in whole.search(rows(3, seed=6))]
 
 
 def test_wrong_names(tmp_path: Path, inside: Inside) -> None:
