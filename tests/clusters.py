@@ -47,9 +47,9 @@ class Cluster:
         return {"num_cpus": 1, "object_store_memory": 80 << 20}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """One for all tests: it takes long to start."""
+    """One for the tests of a file: it takes long to start, and takes the time of those that need none."""
     pytest.importorskip("ray")
     made = Cluster()
     yield made
