@@ -87,3 +87,11 @@ def random_rows(count: int, dim: int = 16, seed: int = 0) -> NDArray[np.float32]
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, object]]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there, and not only waits to be asked how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import COMMAND, Inside, checked, environment, run, write_jsonl
+from command import COMMAND, Inside, checked, environment, is_running, run, write_jsonl
 
 from jv5kit.sharding.encoding import Encoding, encode_shard
 from jv5kit.storage.lock import WriteLock
@@ -94,13 +94,6 @@ def begun(folder: Path, model: Path) -> subprocess.Popen[bytes]:
     assert process.stdout is not None
     assert json.loads(process.stdout.readline()).keys() == {"shard", "documents"}
     return process
-
-
-def is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture

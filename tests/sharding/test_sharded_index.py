@@ -11,6 +11,7 @@ from alike import COUNT, DIM, assert_same, both, records, rows
 
 from jv5kit import Encoder, Index
 from jv5kit.errors import IndexDamagedError, IndexExistsError, IndexLockedError, IndexNotFoundError, InputError
+from jv5kit.sharding.searcher import LocalShards
 from jv5kit.sharding.shard import Shard
 from jv5kit.sharding.writer import ShardedWriter
 from jv5kit.stores import store_class
@@ -150,6 +151,37 @@ def test_a_reader_takes_up_what_was_published(tmp_path: Path) -> None:
     ShardedIndex.build(tmp_path / "parts.jv5s", embeddings=rows()[:, :8], shards=5, force=True)
     assert reader.refresh()
     assert len(reader.search(rows()[:2, :8], 7)[1]) == 7
+
+
+@pytest.mark.parametrize("publications", [1, 2])
+def test_what_is_published_in_the_middle_of_a_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publications: int
+) -> None:
+    """After the candidates were found, and before their documents are read: the state before is known still."""
+    whole, parts = both(tmp_path)
+    queries = rows(3, seed=1)
+    before = whole.search(queries, 50)
+    ask = LocalShards.ask
+
+    def disturbed(self: LocalShards, questions: Any) -> Any:
+        answers = ask(self, questions)
+        if self is parts._searcher._shards and next(iter(questions.values()))[0] == "find":
+            monkeypatch.undo()
+            with ShardedIndex.open(tmp_path / "parts.jv5s") as other:
+                for found in before[0][:publications]:
+                    other.delete([found.id])
+                    whole.delete([found.id])
+                    # The shards answer others meanwhile, and take up what is new.
+                    ask(self, dict.fromkeys(range(3), ("describe", ())))
+        return answers
+
+    monkeypatch.setattr(LocalShards, "ask", disturbed)
+    found = parts.search(queries, 50)
+    after = whole.search(queries, 50)
+    assert before != after
+    # The state before is known still; of an older one all is asked again.
+    assert found == (before if publications == 1 else after)
+    assert parts.search(queries, 50) == after
 
 
 def test_an_older_state_is_kept_until_the_next_one(tmp_path: Path) -> None:

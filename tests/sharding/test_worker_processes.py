@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command import is_running
 
 from jv5kit.errors import InputError, Jv5kitError
 from jv5kit.sharding.engines import ATTEMPTS, ThisProcess
@@ -100,3 +103,34 @@ def test_threads_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert threads_of(1, 100) == 1
     monkeypatch.delenv("JV5KIT_THREADS")
     assert threads_of(1, 1) == len(os.sched_getaffinity(0))
+
+
+SLEEPS = """
+import time
+from functools import partial
+from jv5kit.sharding.processes import Processes
+list(Processes(2).run(partial(partial, time.sleep), [300, 301]))
+"""
+
+
+def test_processes_end_with_the_one_that_gave_them_work() -> None:
+    """In the middle of a piece, however it ended."""
+    giver = subprocess.Popen([sys.executable, "-c", SLEEPS], env=os.environ)
+    workers: list[int] = []
+    for _ in range(600):
+        children = Path(f"/proc/{giver.pid}/task/{giver.pid}/children").read_text().split()
+        workers = [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        # Asleep, with the thread that waits for the giver.
+        if len(workers) == 2 and all(len(list(Path(f"/proc/{one}/task").iterdir())) > 1 for one in workers):
+            break
+        time.sleep(0.05)
+    assert len(workers) == 2
+    giver.kill()
+    giver.wait()
+    for _ in range(600):
+        if not any(map(is_running, workers)):
+            return
+        time.sleep(0.05)
+    for one in workers:
+        os.kill(one, signal.SIGKILL)
+    pytest.fail("they went on")
