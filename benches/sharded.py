@@ -7,6 +7,7 @@ answer is waited for; it is compared as well.
 
 import json
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,9 @@ NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 DIM = 256
 BATCH = 200
 
+WATCHED = 10.0
+"""Seconds after a raylet was killed in which queries are asked, at least."""
+
 
 def milliseconds(search: Callable[[], Any]) -> float:
     """How long a search takes."""
@@ -47,11 +51,15 @@ def times(sides: dict[str, Store], queries: Any, turns: int) -> dict[str, float]
 
 
 def wait_after_kill(cluster: Any, raylet: Any, index: Store, query: Any, expected: Any) -> float:
-    """Kill a raylet and wait for an answer, which must be the same as before; returns the seconds."""
-    cluster.remove_node(raylet, allow_graceful=False)
-    began = time.perf_counter()
-    assert index.search(query, 10) == expected
-    return time.perf_counter() - began
+    """Kill a raylet while queries are asked, whose answers must stay the same; returns the longest wait, in seconds."""
+    killing = threading.Thread(target=cluster.remove_node, args=(raylet,), kwargs={"allow_graceful": False})
+    killing.start()
+    longest, until = 0.0, time.perf_counter() + WATCHED
+    while killing.is_alive() or time.perf_counter() < until:
+        began = time.perf_counter()
+        assert index.search(query, 10) == expected
+        longest = max(longest, time.perf_counter() - began)
+    return longest
 
 
 def main(
@@ -101,7 +109,7 @@ def main(
     for what, each in rows.items():
         figures = " | ".join(f"{time:.2f}" for time in each.values())
         typer.echo(f"| {what} | {figures} | {each['three shards, Ray'] - each['one index']:.2f} |")
-    typer.echo("\n| a raylet is killed | first answer, s |\n|---|--:|")
+    typer.echo("\n| a raylet is killed | longest wait for an answer, s |\n|---|--:|")
     for what, seconds in waits.items():
         typer.echo(f"| {what} | {seconds:.2f} |")
 

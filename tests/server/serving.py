@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def running(service: Service, key: str | None = None) -> Iterator[str]:
     """Serve while the block runs; gives the address."""
     listening = listen("127.0.0.1", 0)
-    config = uvicorn.Config(create_app(service, key), log_config=None, lifespan="on")
+    # A request that hangs is to fail its own test, and not to keep all others from their end.
+    config = uvicorn.Config(create_app(service, key), log_config=None, lifespan="on", timeout_graceful_shutdown=30)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()

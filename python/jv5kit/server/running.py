@@ -15,6 +15,7 @@ from jv5kit.retrieval import open_index
 from jv5kit.server.app import create_app
 from jv5kit.server.limits import is_loopback
 from jv5kit.server.service import Service
+from jv5kit.stores import shown
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -68,10 +69,12 @@ def run(model: str | None, index: str | None, host: str, port: int, *, key: str 
             timeout_graceful_shutdown=int(limits.deadline) + GRACE,
             lifespan="on",
         )
-        searched = "" if service.index is None else f", index {service.index.name}: {len(service.index):,} documents"
-        shown = f"[{host}]" if ":" in host else host
+        searched = ""
+        if index is not None and service.index is not None:
+            searched = f", index {shown(index)}: {len(service.index):,} documents"
+        named = f"[{host}]" if ":" in host else host
         print(
-            f"serving {service.model} at http://{shown}:{listening.getsockname()[1]}{searched}",
+            f"serving {service.model} at http://{named}:{listening.getsockname()[1]}{searched}",
             file=sys.stderr,
             flush=True,
         )

@@ -59,8 +59,9 @@ def dropped(x: Tensor, share: float) -> Tensor:
     # is torch's, so that what a checkpoint keeps, or a second pass sets back, decides these too.
     draw = np.random.SFC64(int(torch.randint(1 << 62, ())))
     numbers = draw.random_raw(-(-x.numel() // 4)).view(np.uint16)[: x.numel()]
-    kept = np.multiply(numbers >= round(share * (1 << 16)), 1 / (1 - share), dtype=np.float32)
-    return x * torch.from_numpy(kept).view(x.shape).to(x.dtype)
+    kept = torch.empty(x.numel())
+    np.multiply(numbers >= round(share * (1 << 16)), 1 / (1 - share), out=kept.numpy(), casting="same_kind")
+    return x * kept.view(x.shape).to(x.dtype)
 
 
 class Adapter(nn.Module):
