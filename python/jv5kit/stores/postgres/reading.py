@@ -99,7 +99,8 @@ class Nearest:
         # The limit is no parameter, so that a plan is good for every query with it.
         statement = (
             f"SELECT {columns} FROM (SELECT row, code, {distance} AS distance FROM {self.tables.codes} WHERE {where} "
-            f"ORDER BY {order} LIMIT {self.count:d}) c" + (f" LEFT JOIN {self.tables.documents} d USING (row)" if joined else "")
+            f"ORDER BY {order} LIMIT {self.count:d}) c"
+            + (f" LEFT JOIN {self.tables.documents} d USING (row)" if joined else "")
         )
         values = [Code(self.code), *parameters]
         with connection.cursor(binary=True) as cursor:
