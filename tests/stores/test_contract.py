@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 import pytest
+from command import COMMAND, environment
 
 from jv5kit import Document, Index
 from jv5kit.building import Added
@@ -20,6 +23,8 @@ from jv5kit.errors import (
     IndexNotFoundError,
     InputError,
 )
+from jv5kit.stores import Store
+from jv5kit.stores.postgres import PostgresIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -453,6 +458,52 @@ def test_writers_at_the_same_time(named: Named, monkeypatch: pytest.MonkeyPatch)
         assert all(store.get([f"s{i}" for i in range(30)]))
 
 
+def test_every_store_has_the_methods_of_the_protocol(named: Named) -> None:
+    stores: list[type[Store]] = [Index, PostgresIndex]
+    assert named.cls in stores
+    public = {name for name in vars(Store) if not name.startswith("_")} | {"__len__", "__enter__", "__exit__"}
+    assert {"open", "build", "add", "upsert", "delete", "get", "search", "count", "close"} <= public
+    for name in public:
+        wanted, own = getattr(Store, name), getattr(named.cls, name)
+        assert isinstance(own, property) == isinstance(wanted, property), name
+        assert own.__doc__, name
+
+
+def test_a_random_sequence_of_changes(named: Named, tmp_path: Path) -> None:
+    """Beside an index in a folder, step by step."""
+    generator = np.random.default_rng(0)
+    table = rows(6, seed=7)
+    folder = Index.build(tmp_path / "beside.jv5", records(3), embeddings=table[:3])
+    store = named.cls.build(named.name, records(3), embeddings=table[:3])
+    for _ in range(40):
+        picked = generator.integers(0, 6, generator.integers(1, 6))
+        documents: list[dict[str, Any]] = [
+            {"id": f"d{i}", "text": f"text {i % 4}", "n": int(i % 3)} for i in generator.integers(0, 12, len(picked))
+        ]
+        action = generator.choice(["add", "upsert", "delete", "where", "reopen"])
+        done: list[Any] = []
+        for one in (store, folder):
+            if action in ("add", "upsert"):
+                skipped: list[InputError] = []
+                act = one.add if action == "add" else one.upsert
+                added = act(documents, embeddings=table[picked], skip=skipped.append)
+                done.append((added, list(map(str, skipped))))
+            elif action == "delete":
+                done.append(one.delete([document["id"] for document in documents]))
+            elif action == "where":
+                done.append(one.delete(filter={"n": documents[0]["n"], "of": "m1"}) if "of" in one.fields else 0)
+        if action == "reopen":
+            store.close()
+            store = named.open()
+        assert not done or done[0] == done[1], action
+        ids = [f"d{i}" for i in range(12)]
+        assert store.get(ids) == folder.get(ids)
+        assert store.search(table, 20) == folder.search(table, 20)
+        assert store.search(table, 3, filter="n not in (1, 2)") == folder.search(table, 3, filter="n not in (1, 2)")
+        assert (len(store), store.count("n = 1")) == (len(folder), folder.count("n = 1"))
+    store.close()
+
+
 def test_documents_are_encoded_and_found_by_their_texts(named: Named, encoder: Encoder, other_model: Path) -> None:
     texts = ["a penguin on the ice", "the sea", "a bird"]
     documents = [{"id": str(i), "text": text} for i, text in enumerate(texts)]
@@ -466,6 +517,31 @@ def test_documents_are_encoded_and_found_by_their_texts(named: Named, encoder: E
         assert store.search("a bird")[0].id == "2"
         with pytest.raises(InputError, match="was built with another model"):
             store.use_encoder(other_model)
+
+
+def test_it_is_served(named: Named, encoder: Encoder, tiny_model: Path) -> None:
+    documents = [{"id": str(i), "text": text, "n": i} for i, text in enumerate(["a penguin on the ice", "the sea"])]
+    store = named.cls.build(named.name, documents, encoder, lexical=True)
+    command = [*COMMAND, "serve", "-m", str(tiny_model), "--index", named.name, "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as server:
+        try:
+            assert server.stderr is not None
+            line = server.stderr.readline()
+            assert f"index {store.name}: 2 documents" in line
+            base = next(word for word in line.replace(",", "").split() if word.startswith("http://"))
+            with httpx.Client(base_url=base, timeout=60) as http:
+                asked = {"query": "a penguin on the ice", "top_k": 1, "filter": "n < 5", "hybrid": True}
+                assert [hit["id"] for hit in http.post("/v1/search", json=asked).json()["hits"]] == ["0"]
+                # What is added meanwhile is found.
+                store.use_encoder(encoder)
+                store.add([{"id": "new", "text": "a penguin in the snow"}])
+                asked = {"query": "a penguin in the snow", "mode": "ubinary"}
+                assert http.post("/v1/search", json=asked).json()["hits"][0]["id"] == "new"
+                about = http.get("/v1/index").json()
+                assert (about["documents"], tuple(about["modes"]), [*about["fields"]]) == (3, named.kind.modes, ["n"])
+        finally:
+            server.terminate()
+    store.close()
 
 
 def test_the_command_line_takes_the_same_words(named: Named, folder: Path, inside: Inside) -> None:

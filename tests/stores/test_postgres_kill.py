@@ -189,7 +189,7 @@ class Losing:
         self.when = ""
         ask = Server.ask
 
-        def losing(server: Server, question: Callable[[Any], Any]) -> Any:
+        def losing(server: Server, question: Callable[[Any], Any], **options: Any) -> Any:
             def asked(connection: psycopg.Connection) -> Any:
                 when, self.when = self.when, ""
                 if when == "after":
@@ -199,7 +199,7 @@ class Losing:
                     raise psycopg.OperationalError("the connection is lost")
                 return question(connection)
 
-            return ask(server, asked)
+            return ask(server, asked, **options)
 
         monkeypatch.setattr(Server, "ask", losing)
 
@@ -235,6 +235,26 @@ def test_a_search_does_not_mind_that_its_connections_are_gone(postgres: Postgres
             )
         assert index.search(rows(2)) == expected
         assert index.add(records(60)[50:], embeddings=rows(10)) == Added(10)
+
+
+def test_a_primary_that_only_reads_for_a_while(mortal: PostgresServer) -> None:
+    """As when the roles are changed, and the old primary is a standby before another one has taken over."""
+    twice = f"127.0.0.1:{mortal.port}"
+    url = mortal.url("moved").replace(twice, f"{twice},{twice}") + "&target_session_attrs=read-write"
+
+    def only_reads(on: bool) -> None:
+        with mortal.connect(options="-c default_transaction_read_only=off") as connection:
+            connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if on else 'off'}")
+            connection.execute("SELECT pg_reload_conf()")
+
+    with PostgresIndex.build(url, embeddings=np.empty((0, DIM), np.float32)) as index:
+        with Writing(index) as writing:
+            writing.wait_for(5 * BATCH)
+            only_reads(True)
+            time.sleep(0.5)
+            only_reads(False)
+            writing.wait_for(5 * BATCH)
+        check(index, writing)
 
 
 def test_a_server_that_stays_away_is_an_error(mortal: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,7 @@ class Server:
         }
         # With the password, if the URL has one.
         self._conninfo = make_conninfo(address.conninfo, client_encoding="utf8", **defaults)
+        self._several = "," in str(given.get("host", given.get("hostaddr", "")))
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._reached = False
@@ -82,11 +83,15 @@ class Server:
         """Without the password."""
         return f"Server({self.name!r})"
 
-    def ask(self, question: Callable[[Connection], T]) -> T:
+    def ask(self, question: Callable[[Connection], T], *, patience: float | None = None) -> T:
         """Ask a question; where the connection is lost, ask it again on another one.
 
+        Args:
+            question: called with a connection.
+            patience: seconds to wait for a server that is away, by default :data:`PATIENCE`.
+
         Raises:
-            LostError: the server could not be reached for :data:`PATIENCE` seconds, or never before.
+            LostError: the server could not be reached for so long, or never before.
             ReplacedError: a table of the question is not there (any more).
             Jv5kitError: the server refused to answer.
         """
@@ -99,15 +104,19 @@ class Server:
             except errors.UndefinedTable:
                 raise ReplacedError from None
             except psycopg.Error as error:
-                if not is_lost(error, connection):
-                    raise failure(error, self.name) from None
-                problem = cannot_connect(error, self.name)
-                if not self._reached or is_refused(error):
+                # Where there are several servers, one that only reads has become a standby.
+                moved = self._several and isinstance(error, errors.ReadOnlySqlTransaction)
+                if moved or not is_lost(error, connection):
+                    problem = failure(error, self.name)
+                else:
+                    problem = cannot_connect(error, self.name)
+                    moved = self._reached and not is_refused(error)
+                if not moved:
                     raise problem from None
             self._drop_idle()
             now = time.monotonic()
-            until = until or now + PATIENCE
-            if now > until:
+            until = until or now + (PATIENCE if patience is None else patience)
+            if now >= until:
                 raise problem from None
             logger.info("%s was lost; trying again", self.name)
             time.sleep(pause)

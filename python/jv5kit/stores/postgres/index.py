@@ -64,7 +64,7 @@ class PostgresIndex:
         server = Server(address)
         try:
             server.check()
-            return cls(address, server, server.ask(lambda c: Stored.read(c, address.index, address.name)))
+            return cls(address, server, server.ask(partial(Stored.read, address=address)))
         except BaseException:
             server.close()
             raise
@@ -350,7 +350,7 @@ class PostgresIndex:
         self.close()
 
     def _reload(self) -> None:
-        self._stored = self._server.ask(lambda c: Stored.read(c, self._address.index, self.name))
+        self._stored = self._server.ask(partial(Stored.read, address=self._address, known=self._stored))
 
     def _states(self) -> Iterator[Stored]:
         """The state that is known, then each newer one, as long as there is need of it.

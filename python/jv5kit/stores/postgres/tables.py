@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from psycopg import errors
 
 from jv5kit import _native
 from jv5kit.errors import IndexDamagedError, IndexFormatError, IndexNotFoundError
@@ -26,6 +27,7 @@ from jv5kit.rotation import Rotation
 from jv5kit.storage.state import Settings
 
 if TYPE_CHECKING:
+    from jv5kit.stores.postgres.address import Address
     from jv5kit.stores.postgres.connection import Connection
 
 FORMAT = 1
@@ -74,28 +76,33 @@ class Stored:
     commits: int
 
     @classmethod
-    def read(cls, connection: Connection, index: str, name: str) -> Self:
-        """The index of a name, ``name`` in messages.
+    def read(cls, connection: Connection, address: Address, known: Stored | None = None) -> Self:
+        """The index at an address; of one that is known only the counts are read.
 
         Raises:
             IndexNotFoundError: there is none.
             IndexFormatError: it is of a newer version.
+            IndexDamagedError: its rotation is not what was written.
         """
-        missing = IndexNotFoundError(f"there is no index {name}; make one with 'jv5kit index --store URL'")
-        if connection.execute("SELECT to_regclass('jv5kit_indexes')").fetchone() == (None,):
-            raise missing
-        found = connection.execute(
-            "SELECT format, number, settings, rotation, next_row, documents, commits FROM jv5kit_indexes "
-            "WHERE name = %s",
-            (index,),
-        ).fetchone()
+        statement = (
+            "SELECT format, number, next_row, documents, commits, "
+            "CASE WHEN number IS DISTINCT FROM %s THEN settings END, "
+            "CASE WHEN number IS DISTINCT FROM %s THEN rotation END FROM jv5kit_indexes WHERE name = %s"
+        )
+        number = None if known is None else known.number
+        try:
+            found = connection.execute(statement, (number, number, address.index)).fetchone()
+        except errors.UndefinedTable:
+            found = None
         if found is None:
-            raise missing
-        form, number, settings, rotation, *counts = found
+            raise IndexNotFoundError(f"there is no index {address.name}; make one with 'jv5kit index --store URL'")
+        form, number, *counts, settings, rotation = found
         if form > FORMAT:
-            raise IndexFormatError(f"{name} has format {form}, and this version of jv5kit reads up to {FORMAT}")
-        known = Settings(**json.loads(settings))
-        return cls(number, known, _rotation(rotation, known, name), *counts)
+            raise IndexFormatError(f"{address.name} has format {form}, and this version of jv5kit reads up to {FORMAT}")
+        if known is not None and known.number == number:
+            return cls(number, known.settings, known.rotation, *counts)
+        read = Settings(**json.loads(settings))
+        return cls(number, read, _rotation(rotation, read, address.name), *counts)
 
 
 def _rotation(stored: bytes | None, settings: Settings, name: str) -> Rotation | None:

@@ -85,7 +85,7 @@ class PostgresWriter:
         Raises:
             IndexNotFoundError: there is none.
         """
-        stored = server.ask(lambda connection: Stored.read(connection, address.index, address.name))
+        stored = server.ask(lambda connection: Stored.read(connection, address))
         writer = cls(server, address, stored.settings)
         writer.rotation = stored.rotation
         writer.next_row, writer.documents = stored.next_row, stored.documents
@@ -115,11 +115,13 @@ class PostgresWriter:
         tables, settings = Tables(self._present()), self.settings
         stored = self._ask(lambda connection: fetch(connection, tables, settings, rows.tolist()))
         there = np.flatnonzero(np.isin(rows, stored.row_numbers))
+        # A row is asked for as often as its id is in the batch.
+        positions = np.searchsorted(stored.row_numbers, rows[there])
         # What another writer has deleted meanwhile is not the same.
         same = np.zeros(len(rows), np.bool_)
         same[there] = True
         for name, *_ in vector_specs(settings, len(rows)):
-            same[there] &= same_vectors(settings, name, stored.tensor(name), tensors[name][there])
+            same[there] &= same_vectors(settings, name, stored.tensor(name)[positions], tensors[name][there])
         return same
 
     def set_rotation(self, rotation: Rotation) -> None:
@@ -175,9 +177,17 @@ class PostgresWriter:
 
     def grow_graph(self) -> None:
         """Make the graph of an index that is to have one, unless it is there."""
-        if self.settings.hnsw:
-            tables = Tables(self._present())
-            self._ask(tables.grow_graph)
+        if not self.settings.hnsw:
+            return
+        tables = Tables(self._present())
+
+        def grow(connection: Connection) -> None:
+            with connection.transaction():
+                # One of several writers makes it.
+                self._locked(connection)
+                tables.grow_graph(connection)
+
+        self._ask(grow)
 
     def close(self) -> None:
         """End. A new index without documents comes into being here."""
@@ -190,11 +200,10 @@ class PostgresWriter:
     def abandon(self) -> None:
         """End, and leave things as the last commit left them."""
         if self._commits:
+            forget = "DELETE FROM jv5kit_writers WHERE writer = %s"
             # Otherwise it goes with time.
             with suppress(Jv5kitError, ReplacedError):
-                self._server.ask(
-                    lambda connection: connection.execute("DELETE FROM jv5kit_writers WHERE writer = %s", (self._id,))
-                )
+                self._server.ask(lambda connection: connection.execute(forget, (self._id,)), patience=0)
         self._commits = 0
 
     def _present(self) -> int:
@@ -330,7 +339,7 @@ def check_free(connection: Connection, address: Address, *, force: bool) -> None
     if force:
         return
     try:
-        stored = Stored.read(connection, address.index, address.name)
+        stored = Stored.read(connection, address)
     except IndexNotFoundError:
         return
     raise IndexExistsError(
