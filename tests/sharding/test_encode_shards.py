@@ -159,7 +159,7 @@ def test_bad_lines(here: Path, inside: Inside) -> None:
     arguments = ("encode", "docs.jsonl", "-o", "shards", "--shards", str(SHARDS))
     outcome = inside(*arguments, code=2)
     bad = f"docs.jsonl:41 (byte {at}): not a JSON object, but a list"
-    hint = "2 of 6 shards are in shards; the same command goes on"
+    hint = "2 of 6 shards are in shards; the same command with --skip-invalid goes on"
     assert outcome.stderr == f"jv5kit: {bad}\n{hint}\n"
     outcome = inside(*arguments, "--skip-invalid", "--workers", "2")
     last = len(b"".join(lines[:-1]))
@@ -256,6 +256,8 @@ def test_a_full_disk(here: Path, tiny_model: Path, workers: str) -> None:
     outcome = checked(limited, 1)
     assert outcome.stderr.startswith("jv5kit: ")
     assert "/shards cannot be written: [Errno 27] File too large; what was committed is safe" in outcome.stderr
+    hint = "0 of 2 shards are in shards; once that is mended, the same command goes on"
+    assert outcome.stderr.splitlines()[1:] == [hint]
     assert sorted(contents(here / "shards")) == ["manifest.json"]
     run(*arguments, cwd=here)
     assert len(contents(here / "shards")) == 5

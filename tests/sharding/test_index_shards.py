@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 from pathlib import Path
@@ -173,6 +174,28 @@ def test_an_interruption_says_how_to_go_on(many: Path, tiny_model: Path) -> None
     out, errors = process.communicate(timeout=60)
     outcome = checked(subprocess.CompletedProcess([], process.returncode, out, errors), 130)
     assert outcome.stderr.splitlines()[0].endswith(" of 12 shards are in docs.jv5s; the same command goes on")
+
+
+def test_a_full_disk(here: Path, tiny_model: Path, inside: Inside) -> None:
+    """A limit on the size of a file, in the place of a disk that is full."""
+    arguments = ["index", "docs.jsonl", "--shards", "2", "-m", str(tiny_model)]
+    limited = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=here,
+        env=environment(),
+        capture_output=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384)),
+        check=False,
+        timeout=100,
+    )
+    outcome = checked(limited, 1)
+    assert "/docs.jv5s/building/" in outcome.stderr
+    assert outcome.stderr.splitlines()[-1].endswith(
+        "shards are in docs.jv5s; once that is mended, the same command goes on"
+    )
+    run(*arguments, cwd=here)
+    inside("index", "docs.jsonl")
+    assert_same()
 
 
 def test_another_job_is_refused_by_name(here: Path, inside: Inside) -> None:

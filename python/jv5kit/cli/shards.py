@@ -35,7 +35,7 @@ def finish(
     An error, or an interruption, says how much is done and how to go on.
     """
     from jv5kit.encoder import CutTexts
-    from jv5kit.errors import Jv5kitError
+    from jv5kit.errors import DocumentError, DuplicateError, Jv5kitError
     from jv5kit.logs import logger
     from jv5kit.progress import ProgressBar
 
@@ -54,11 +54,13 @@ def finish(
                     sys.stdout.flush()
                 progress(done.piece.range.lines)
     except (KeyboardInterrupt, Jv5kitError) as error:
-        hint = f"{len(finished)} of {len(ranges.ranges)} shards are in {output}; the same command goes on"
+        there_now = f"{len(finished)} of {len(ranges.ranges)} shards are in {output}"
         if isinstance(error, KeyboardInterrupt):
-            print(f"jv5kit: interrupted; {hint}", file=sys.stderr)
-        elif finished:
-            error.args = (f"{error}\n{hint}",)
+            print(f"jv5kit: interrupted; {there_now}; the same command goes on", file=sys.stderr)
+        elif isinstance(error, DocumentError | DuplicateError):
+            error.args = (f"{error}\n{there_now}; the same command with --skip-invalid goes on",)
+        else:
+            error.args = (f"{error}\n{there_now}; once that is mended, the same command goes on",)
         raise
     texts.warn()
     return finished
