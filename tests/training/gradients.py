@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,7 @@ PLAIN: dict[str, Case] = {
     "distill": Case("distill"),
     "one pass": Case("distill", tokens=1000),
     "one row": Case("distill", rows=1),
+    "one row in passes": Case("distill", rows=1, tokens=3),
     "padded": Case("distill", padded=True),
     "bfloat16": Case("retrieval", bfloat16=True),
 }
@@ -127,8 +128,17 @@ def detached() -> Iterator[None]:
     vars(loop)["gather"] = gather
 
 
-def gradients(case: Case, model: str, padded: str, folder: Path) -> dict[str, Tensor]:
-    """The gradients of what is learned, clipped, and the norm that they had."""
+class Coming:
+    """No batches, at a position."""
+
+    def position(self) -> dict[str, Any]:
+        return {}
+
+    def go_to(self, position: dict[str, Any]) -> None:
+        pass
+
+
+def loop_of(case: Case, model: str, padded: str, folder: Path) -> loop.Loop:
     accelerator = accelerator_of(bfloat16=False)
     if case.bfloat16:
         # Accelerators of one process are of one type.
@@ -140,9 +150,14 @@ def gradients(case: Case, model: str, padded: str, folder: Path) -> dict[str, Te
         encoder = Encoder.from_pretrained(model, dtype="float32")
         teacher = Teacher(encoder, folder / f"teacher-{accelerator.process_index}")
         targets = loop.Targets(teacher, {"query": "", "document": ""})
-    coming: Any = None
+    coming: Any = Coming()
     optimizer = OptimizerSettings(pass_tokens=case.tokens)
-    one = loop.Loop(accelerator, student, objective, coming, RetrievalSettings(length=64), optimizer, targets)
+    return loop.Loop(accelerator, student, objective, coming, RetrievalSettings(length=64), optimizer, targets)
+
+
+def gradients(case: Case, model: str, padded: str, folder: Path) -> dict[str, Tensor]:
+    """The gradients of what is learned, clipped, and the norm that they had."""
+    one = loop_of(case, model, padded, folder)
     batch: Any = Batch(case.rows)
     if case.detached:
         with detached():
@@ -152,6 +167,19 @@ def gradients(case: Case, model: str, padded: str, folder: Path) -> dict[str, Te
     norm = clip_gradients(one.trained_parameters.values(), 0.5)
     found = {name: own.grad for name, own in one.trained_parameters.items() if own.grad is not None}
     return whole(found) | {"norm": torch.tensor(norm)}
+
+
+def draws(one: loop.Loop) -> dict[str, Tensor]:
+    """What each process draws: in a new phase, taken up, taken up once more, and where one process has written it."""
+    checkpoint = one.checkpoint()
+    drawn = {"new": torch.rand(5)}
+    alone = replace(checkpoint, random={"0": checkpoint.random["0"]})
+    for name, taken in (("taken up", checkpoint), ("again", checkpoint), ("of one", alone)):
+        one.go_on(replace(taken, trained=one.trained(), optimizer={}))
+        drawn[name] = torch.rand(5)
+    every: list[Any] = [None] * processes()
+    torch.distributed.all_gather_object(every, drawn)
+    return {f"{name} {process}": values for process, own in enumerate(every) for name, values in own.items()}
 
 
 def failures() -> dict[str, Tensor]:
@@ -171,6 +199,8 @@ def failures() -> dict[str, Tensor]:
 def main(model: str, padded: str, folder: str) -> None:
     torch.set_num_threads(1)
     found = {name: gradients(case, model, padded, Path(folder)) for name, case in (PLAIN | SHARDED | DETACHED).items()}
+    torch.manual_seed(5)
+    found["draws"] = draws(loop_of(PLAIN["retrieval"], model, padded, Path(folder)))
     found["failures"] = failures()
     if accelerator_of(bfloat16=False).is_main_process:
         for name, own in found.items():

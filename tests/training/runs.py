@@ -19,7 +19,7 @@ WORDS = ["penguin", "bird", "sea", "ice", "warm", "the", "a"]
 BOUND = 0.1
 """How far an estimate of memory may be from what is measured, in float32 on a CPU."""
 SPREAD_BOUND = 0.4
-"""The same where weights are spread: what the processes send each other comes and goes as it likes (seen: up to 0.29)."""
+"""The same where weights are spread: what the processes send each other comes and goes as it likes, up to 0.29 here."""
 WIDE = ("distill", "retrieval", "classification")
 PHASES = ("distill", "retrieval", "text-matching", "clustering", "classification")
 

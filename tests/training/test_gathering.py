@@ -62,6 +62,17 @@ def test_a_gather_that_loses_the_gradient_is_seen(one: Gradients, two: Gradients
     assert max((lost.get(name, zero) - gradient).abs().max() for name, gradient in one["retrieval"].items()) > 1e-3
 
 
+def test_each_process_draws_for_itself(two: Gradients) -> None:
+    drawn = two["draws"]
+    for name in ("new", "taken up", "of one"):
+        assert not torch.equal(drawn[f"{name} 0"], drawn[f"{name} 1"]), name
+    for process in range(2):
+        for name in ("taken up", "again"):
+            assert torch.equal(drawn[f"{name} {process}"], drawn[f"new {process}"]), name
+    # One that was there goes on, with others or without.
+    assert torch.equal(drawn["of one 0"], drawn["new 0"])
+
+
 def test_an_error_of_one_process_is_one_of_all(two: Gradients) -> None:
     assert set(two["failures"]) == {f"{process} the last one cannot go on" for process in range(2)}
 
