@@ -67,7 +67,7 @@ def server(url: str | None) -> Iterator[str]:
     if url is not None:
         yield url
         return
-    sys.path.append(str(Path(__file__).parents[1] / "tests" / "stores"))
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
     from postgres_server import Place, PostgresServer
 
     place = Place()
