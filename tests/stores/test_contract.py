@@ -25,6 +25,7 @@ from jv5kit.errors import (
 )
 from jv5kit.stores import Store
 from jv5kit.stores.postgres import PostgresIndex
+from jv5kit.stores.sharded import ShardedIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -459,7 +460,7 @@ def test_writers_at_the_same_time(named: Named, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_store_has_the_methods_of_the_protocol(named: Named) -> None:
-    stores: list[type[Store]] = [Index, PostgresIndex]
+    stores: list[type[Store]] = [Index, PostgresIndex, ShardedIndex]
     assert named.cls in stores
     public = {name for name in vars(Store) if not name.startswith("_")} | {"__len__", "__enter__", "__exit__"}
     assert {"open", "build", "add", "upsert", "delete", "get", "search", "count", "close"} <= public
@@ -521,7 +522,7 @@ def test_documents_are_encoded_and_found_by_their_texts(named: Named, encoder: E
 
 def test_it_is_served(named: Named, encoder: Encoder, tiny_model: Path) -> None:
     documents = [{"id": str(i), "text": text, "n": i} for i, text in enumerate(["a penguin on the ice", "the sea"])]
-    store = named.cls.build(named.name, documents, encoder, lexical=True)
+    store = named.cls.build(named.name, documents, encoder, lexical=named.kind.lexical)
     command = [*COMMAND, "serve", "-m", str(tiny_model), "--index", named.name, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as server:
         try:
@@ -530,7 +531,7 @@ def test_it_is_served(named: Named, encoder: Encoder, tiny_model: Path) -> None:
             assert f"index {store.name}: 2 documents" in line
             base = next(word for word in line.replace(",", "").split() if word.startswith("http://"))
             with httpx.Client(base_url=base, timeout=60) as http:
-                asked = {"query": "a penguin on the ice", "top_k": 1, "filter": "n < 5", "hybrid": True}
+                asked = {"query": "a penguin on the ice", "top_k": 1, "filter": "n < 5", "hybrid": named.kind.lexical}
                 assert [hit["id"] for hit in http.post("/v1/search", json=asked).json()["hits"]] == ["0"]
                 # What is added meanwhile is found.
                 store.use_encoder(encoder)

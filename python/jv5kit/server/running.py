@@ -15,7 +15,7 @@ from jv5kit.retrieval import open_index
 from jv5kit.server.app import create_app
 from jv5kit.server.limits import is_loopback
 from jv5kit.server.service import Service
-from jv5kit.stores import shown
+from jv5kit.stores import is_url
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -71,7 +71,8 @@ def run(model: str | None, index: str | None, host: str, port: int, *, key: str 
         )
         searched = ""
         if index is not None and service.index is not None:
-            searched = f", index {shown(index)}: {len(service.index):,} documents"
+            name = service.index.name if is_url(index) else index
+            searched = f", index {name}: {len(service.index):,} documents"
         named = f"[{host}]" if ":" in host else host
         print(
             f"serving {service.model} at http://{named}:{listening.getsockname()[1]}{searched}",

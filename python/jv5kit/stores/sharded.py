@@ -46,7 +46,7 @@ class ShardedStore(ABC):
     """
 
     def __init__(self, name: str, folder: Path, shards: Shards) -> None:
-        self.name = name
+        self._name = name
         self.folder = folder
         self._model = IndexModel(name)
         self._searcher = Searcher(name, shards, self._model.encode_queries)
@@ -128,6 +128,11 @@ class ShardedStore(ABC):
         if on_commit is not None and len(built):
             on_commit(len(built))
         return built
+
+    @property
+    def name(self) -> str:
+        """The path or the URL, as messages have it."""
+        return self._name
 
     @property
     def settings(self) -> Settings:
