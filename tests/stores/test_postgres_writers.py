@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -96,6 +99,24 @@ def test_what_another_writer_has_deleted_is_not_replaced(
     )
     assert tried == [2, 2]
     assert len(index) == 4
+
+
+def test_a_stricter_default_of_the_server_is_no_obstacle(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jv5kit.sources.BATCH_BYTES", 4 * 16)
+    url = f"{postgres_url}&options={quote('-c default_transaction_isolation=serializable')}"
+    PostgresIndex.build(url, RECORDS[:4], embeddings=ROWS[:4]).close()
+    started = threading.Barrier(3)
+
+    def write(writer: int) -> Added:
+        with PostgresIndex.open(url) as index:
+            started.wait()
+            records = [{"id": f"{writer}-{i}", "text": "own"} for i in range(8)]
+            return index.add([*records, *RECORDS], embeddings=np.concatenate([ROWS, ROWS]))
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(write, range(3)))
+    assert sum(added.documents for added in found) == 3 * 8 + 4
+    assert sum(added.identical for added in found) == 3 * 8 - 4
 
 
 def test_one_of_two_who_build_the_same_index_is_told_so(

@@ -204,6 +204,8 @@ class Server:
     def _connect(self) -> Connection:
         connection = psycopg.connect(self._conninfo, autocommit=True)
         connection.adapters.register_dumper(Code, CodeDumper)
+        # A writer that has waited for another one's lock has to see what that one did, whatever the server's default.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         self._reached = True
         return connection
 
