@@ -57,9 +57,9 @@ class Runs:
     """What two processes did, and one between them.
 
     Attributes:
-        folder: of the runs: ``whole``; ``again``, interrupted and taken up by two processes; ``others``, interrupted,
-            taken up by one, interrupted, and taken up by two; each of them also with weights that were spread; and
-            ``unkilled``, which one that is killed should come to.
+        folder: of the runs: ``whole``; ``others``, interrupted, taken up by one, interrupted, and taken up by two; both
+            of them also with weights that were spread, and of these ``again-sharded``, interrupted and taken up by two;
+            and ``unkilled``, which one that is killed should come to.
         settings: of runs that are killed, and of those that are measured.
         said: what came of each command.
     """
@@ -102,7 +102,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Runs:
         # torchrun starts a command again as it is: where there is no run, one is begun.
         first[f"whole{kind}"] = {"arguments": train(settings, f"whole{kind}", "--resume")}
         first[f"interrupted{kind}"] = {"arguments": train(settings, f"others{kind}"), "interrupt": [False, 4]}
-        others[f"measured{kind}"] = wide_config(wide, 32, 16, 256, lines, ("distill", "retrieval"))
+        others[f"measured{kind}"] = wide_config(wide, 48, 32, 512, lines, ("distill", "retrieval"))
         measured = train(others[f"measured{kind}"], f"measured{kind}")
         first[f"measured{kind}"] = {"arguments": measured, "measured": True}
     first["broken"] = {"arguments": train(settings, "broken", "--stage", "adapt"), "broken": True}
@@ -110,11 +110,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Runs:
     others["killed"] = config(folder / "killed", rows, tiny_model, evaluated=False, retrieval=12)
     first["unkilled"] = {"arguments": train(others["killed"], "unkilled")}
     said = dict(zip(first, in_two_processes(folder / "first", list(first.values())), strict=True))
+    shutil.copytree(folder / "others-sharded", folder / "again-sharded")
     for kind in KINDS:
-        shutil.copytree(folder / f"others{kind}", folder / f"again{kind}")
         arguments = ["train", "-o", str(folder / f"others{kind}"), "--resume"]
         said[f"alone{kind}"] = [run({"arguments": arguments, "interrupt": [True, 3]})]
-    last = [f"{name}{kind}" for name in ("again", "others") for kind in KINDS]
+    last = ["again-sharded", "others", "others-sharded"]
     resumed: list[Command] = [{"arguments": ["train", "-o", str(folder / name), "--resume"]} for name in last]
     said |= dict(zip(last, in_two_processes(folder / "second", resumed), strict=True))
     return Runs(folder, others, said)
@@ -141,10 +141,9 @@ def check_alike(one: Path, other: Path) -> None:
         assert difference < (6 if name.endswith("key.bias") else 0.05), name
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_taken_up_it_ends_where_it_would_have_ended(runs: Runs, kind: str) -> None:
-    whole, again = (runs.folder / f"{name}{kind}" for name in ("whole", "again"))
-    assert runs.codes(f"whole{kind}") == runs.codes(f"again{kind}") == [0, 0]
+def test_taken_up_it_ends_where_it_would_have_ended(runs: Runs) -> None:
+    whole, again = (runs.folder / f"{name}-sharded" for name in ("whole", "again"))
+    assert runs.codes("whole-sharded") == runs.codes("again-sharded") == [0, 0]
     assert weights(again) == weights(whole)
     own, others = ([record for record in records(run) if "loss" not in record] for run in (whole, again))
     assert own == others
@@ -153,6 +152,7 @@ def test_taken_up_it_ends_where_it_would_have_ended(runs: Runs, kind: str) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_another_number_of_processes_takes_it_up(runs: Runs, kind: str) -> None:
+    assert runs.codes(f"whole{kind}") == [0, 0]
     assert runs.codes(f"interrupted{kind}") == [130, 130]
     assert runs.codes(f"alone{kind}") == [130]
     assert runs.codes(f"others{kind}") == [0, 0]

@@ -136,9 +136,8 @@ def memory(model: PackedModel, work: Work, machine: Machine) -> Memory:
         # The gradient of the tokens' table is made anew by each pass, to be added to what is there.
         one_pass = max(one_pass, 4 * ends)
     if work.spread:
-        # Whole at a time are the ends, a layer, and the next one twice, as it comes and as it is used; and gradients of
-        # two of them, before they are summed and as they are.
-        one_pass += 4 * (ends + 3 * layer) + (4 * 4 * max(ends, layer) if learned else 0)
+        # The ends and two layers are whole at a time, and the gradient of one of them, before and as it is summed.
+        one_pass += 4 * (ends + 2 * layer) + (4 * 2 * max(ends, layer) if learned else 0)
     loss = _of_loss(model, work)
     exchanged = gradients + (_joined(model, work) if work.processes > 1 else 0)
     if work.tokens > work.pass_tokens:
