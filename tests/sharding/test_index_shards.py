@@ -88,6 +88,13 @@ def test_the_other_commands_take_it(here: Path, inside: Inside) -> None:
     assert json.loads(found[0])["hits"] == json.loads(found[1])["hits"]
 
 
+@pytest.mark.parametrize("arguments", [["compact"], ["export", "-o", "x"], ["info", "--verify"]])
+def test_what_is_not_for_shards_says_so(here: Path, inside: Inside, arguments: list[str]) -> None:
+    inside("index", "docs.jsonl", "--shards", "2")
+    outcome = inside(*arguments, "docs.jv5s", code=2)
+    assert outcome.stderr.endswith("it is one in shards, which this is not for\n")
+
+
 def test_bad_lines_and_ids_that_are_taken(here: Path, inside: Inside) -> None:
     lines = (here / "docs.jsonl").read_bytes().splitlines(keepends=True)
     lines[50:50] = [b"[7]\n"]

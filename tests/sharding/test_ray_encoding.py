@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
 from clusters import actors, kill
-from command import run, write_jsonl
+from command import checked, environment, run, write_jsonl
 
-from jv5kit.errors import InputError, Jv5kitError, MissingExtraError
+from jv5kit.errors import Jv5kitError
 from jv5kit.sharding.encode_job import EncodeJob
 from jv5kit.sharding.encoding import Encoding
 from jv5kit.sharding.engines import ThisProcess
 from jv5kit.sharding.ranges import cut
-from jv5kit.sharding.ray_cluster import RayWorkers, connected
+from jv5kit.sharding.ray_cluster import RayWorkers, attach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,24 +77,49 @@ def test_the_command_beside_a_cluster(cluster: Cluster, tmp_path: Path, tiny_mod
     assert outcome.stdout == ""
 
 
-def test_an_address_where_there_is_no_cluster(tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", r"no Ray cluster at 127.0.0.1:1, .*refused; start one with 'ray start --head'"),
+        ("nowhere.invalid:6379", r"no Ray cluster at nowhere.invalid:6379, "),
+        ("auto", r"no Ray cluster at 127.0.0.1:2, "),
+        ("somewhere", "'somewhere' is no address of a Ray cluster: give HOST:PORT, auto or local"),
+    ],
+)
+def test_an_address_where_there_is_no_cluster(
+    tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch, address: str, message: str
+) -> None:
     pytest.importorskip("ray")
     monkeypatch.setattr("ray.is_initialized", lambda: False)
-    with pytest.raises(Jv5kitError, match=r"no Ray cluster at 127.0.0.1:1: .*refused; start one with 'ray start"):
-        next(RayWorkers("127.0.0.1:1").run(lambda: str, [1]))
-    with (
-        pytest.raises(Jv5kitError, match=r"no Ray cluster at nowhere.invalid:6379: "),
-        connected("nowhere.invalid:6379"),
-    ):
-        pass
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(Jv5kitError, match=r"no Ray cluster at 127.0.0.1:1"), connected("auto"):
-        pass
-    with pytest.raises(InputError, match="'somewhere' is no address of a Ray cluster: give HOST:PORT, auto or local"):
-        next(RayWorkers("somewhere").run(lambda: str, [1]))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
+    with pytest.raises(Jv5kitError, match=message):
+        next(RayWorkers(address).run(lambda: str, [1]))
+    # Nothing is begun then.
+    write_jsonl(tmp_path / "docs.jsonl", [{"text": "ice"}])
+    arguments = ["encode", str(tmp_path / "docs.jsonl"), "-o", str(tmp_path / "shards"), f"--ray={address}"]
+    inside(*arguments, code=2 if address == "somewhere" else 1)
+    assert not (tmp_path / "shards").exists()
 
 
-def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtraError, match=r"^a Ray cluster needs ray: pip install 'jv5kit\[ray\]'$"):
-        next(RayWorkers("auto").run(lambda: str, [1]))
+def test_a_process_is_connected_with_one_cluster(cluster: Cluster) -> None:
+    with pytest.raises(Jv5kitError, match=f"connected with the Ray cluster at {cluster.address}, and cannot be with"):
+        attach("127.0.0.1:3")
+    assert attach("auto") is cluster.ray
+
+
+WITHOUT_RAY = """
+import sys
+sys.modules["ray"] = None
+from jv5kit.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["encode", "x.jsonl", "-o", "y", "--ray"], ["search", "x", "--index", "jv5+ray://auto/x"]]
+)
+def test_without_ray(arguments: list[str]) -> None:
+    """In a process of its own: one that is connected cannot do without."""
+    command = [sys.executable, "-c", WITHOUT_RAY, *arguments]
+    outcome = checked(subprocess.run(command, env=environment(), capture_output=True, timeout=100, check=False), 1)
+    assert outcome.stderr == "jv5kit: a Ray cluster needs ray: pip install 'jv5kit[ray]'\n"

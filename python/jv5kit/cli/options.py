@@ -87,6 +87,7 @@ def engine_of(workers: int | None, ray: str | None) -> Engine:
     Raises:
         InputError: the number of workers is none.
         MissingExtraError: Ray is not installed.
+        Jv5kitError: there is no cluster at the address.
     """
     from jv5kit.errors import InputError
     from jv5kit.sharding.engines import ThisProcess
@@ -94,8 +95,10 @@ def engine_of(workers: int | None, ray: str | None) -> Engine:
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: it must be at least 1")
     if ray is not None:
-        from jv5kit.sharding.ray_cluster import RayWorkers
+        from jv5kit.sharding.ray_cluster import RayWorkers, attach
 
+        # Before anything is begun.
+        attach(ray)
         return RayWorkers(ray, workers)
     if workers is None or workers == 1:
         return ThisProcess()

@@ -6,7 +6,6 @@ import importlib
 import os
 import re
 import socket
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +15,7 @@ from jv5kit.sharding.engines import DiedError, share_out
 from jv5kit.sharding.processes import limit_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,36 +42,16 @@ def load_ray() -> Any:
         raise MissingExtraError("a Ray cluster needs ray: pip install 'jv5kit[ray]'") from None
 
 
-@contextmanager
-def connected(address: str) -> Iterator[Any]:
-    """The package ``ray``, connected to a cluster; a connection that this process has already is used, and kept.
-
-    Args:
-        address: ``HOST:PORT``, ``auto`` for that of ``RAY_ADDRESS`` or of this machine, or ``local`` for a new one that
-            ends with the block.
-
-    Raises:
-        MissingExtraError: Ray is not installed.
-        InputError: the address is none.
-        Jv5kitError: there is no cluster at it.
-    """
-    ray = load_ray()
-    if ray.is_initialized():
-        yield ray
-        return
-    connect(ray, address)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
 _attached: list[str] = []
 """The address that this process is connected with, if it did that here."""
 
 
 def attach(address: str) -> Any:
-    """The package ``ray``, connected to a cluster until the process ends.
+    """The package ``ray``, connected to a cluster until the process ends; a connection that there is already is used.
+
+    Args:
+        address: ``HOST:PORT``, ``auto`` for that of ``RAY_ADDRESS`` or of this machine, or ``local`` for a new one that
+            ends with the process.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -81,7 +60,7 @@ def attach(address: str) -> Any:
     """
     ray = load_ray()
     if not ray.is_initialized():
-        connect(ray, address)
+        _connect(ray, address)
         _attached[:] = [address]
     elif address != "auto" and _attached and _attached != [address]:
         raise Jv5kitError(
@@ -103,8 +82,7 @@ def processors(ray: Any) -> int:
     return found
 
 
-def connect(ray: Any, address: str) -> None:
-    """Connect this process to a cluster; see :func:`connected`."""
+def _connect(ray: Any, address: str) -> None:
     wanted = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
     endpoint = _ADDRESS.fullmatch(wanted)
     if endpoint is None and wanted not in ("auto", "local"):
@@ -117,8 +95,11 @@ def connect(ray: Any, address: str) -> None:
         vars(importlib.import_module("ray._private.worker"))["print_to_stdstream"] = _log
         ray.init(address=wanted, logging_level="error", log_to_driver=False)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
-        start = "start one with 'ray start --head' and name its address, or take --ray local"
-        raise Jv5kitError(f"there is no Ray cluster at {wanted}: {str(error).splitlines()[0]}; {start}") from None
+        problem = str(error).splitlines()[0].rstrip(".")
+        raise Jv5kitError(
+            f"there is no Ray cluster at {wanted}, or none for this process: {problem}; start one with 'ray start "
+            "--head' and name its address, or take --ray local; for one that asks for a token set RAY_AUTH_MODE=token"
+        ) from None
 
 
 def _log(data: Mapping[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001  # as Ray calls it
@@ -135,17 +116,17 @@ class RayWorkers:
 
     def run(self, load: Callable[[], Callable[[T], R]], pieces: Sequence[T]) -> Generator[R]:
         """See :class:`~jv5kit.sharding.engines.Engine`."""
-        with connected(self.address) as ray:
-            machines = sum(node["Alive"] and bool(node["Resources"].get("CPU")) for node in ray.nodes())
-            workers = self.workers or max(1, machines)
-            actor = ray.remote(scheduling_strategy="SPREAD")(_Actor)
-            threads = max(1, processors(ray) // workers)
-            yield from share_out(
-                pieces,
-                workers,
-                lambda: _RayWorker(ray, actor.remote(load, threads)),
-                lambda references: ray.wait(references)[0],
-            )
+        ray = attach(self.address)
+        machines = sum(node["Alive"] and bool(node["Resources"].get("CPU")) for node in ray.nodes())
+        workers = self.workers or max(1, machines)
+        actor = ray.remote(scheduling_strategy="SPREAD")(_Actor)
+        threads = max(1, processors(ray) // workers)
+        yield from share_out(
+            pieces,
+            workers,
+            lambda: _RayWorker(ray, actor.remote(load, threads)),
+            lambda references: ray.wait(references)[0],
+        )
 
 
 class _RayWorker:

@@ -100,7 +100,8 @@ class Catalog:
     def __init__(self, folder: Path, *, write: bool = False, journal: Journal = "wal", immutable: bool = False) -> None:
         self.path = folder / FILE
         if not self.path.is_file() or self.path.is_symlink():
-            raise IndexNotFoundError(f"{folder} is no jv5kit index (it has no {FILE})")
+            in_shards = "; it is one in shards, which this is not for" if (folder / "shards.json").exists() else ""
+            raise IndexNotFoundError(f"{folder} is no jv5kit index (it has no {FILE}){in_shards}")
         if (folder / "segments").is_symlink():
             raise IndexDamagedError.of(folder / "segments", "it is a symbolic link")
         self._lock = threading.RLock()
