@@ -27,7 +27,7 @@ LAYERS = [
     {"encoder"},
     {"sources", "index_model", "passages"},
     {"index_settings"},
-    {"building", "index_reader"},
+    {"building", "deleting", "index_reader"},
     {"index"},
     {"sharding"},
     {"stores"},

@@ -172,9 +172,17 @@ def extend(writer: IndexWriter, source: Source, settings: Settings, options: Add
     """
     if writer.settings != settings:
         raise Jv5kitError(f"{writer.name} was replaced by another index meanwhile; nothing was added, try again")
+    return add_as_told(writer, source, options, upsert=upsert)
+
+
+def add_as_told(
+    writer: IndexWriter, source: Source, options: AddOptions, *, rotate: bool = False, upsert: bool = False
+) -> Added:
+    """Add documents to an index, as :func:`add` does, with its options out of those of a caller."""
     return add(
         writer,
         source,
+        rotate=rotate,
         upsert=upsert,
         skip=options.get("skip"),
         on_commit=options.get("on_commit"),

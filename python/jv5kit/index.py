@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 # What only writes is imported where it is used: a search from the command line must not wait for it.
-from jv5kit.errors import InputError
 from jv5kit.index_reader import IndexReader
 from jv5kit.storage.folder import check_free
-from jv5kit.where import parse_filter
 
 if TYPE_CHECKING:
     import os
@@ -18,15 +16,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from jv5kit.building import Added, AddOptions, IndexWriter
+    from jv5kit.building import Added, AddOptions
     from jv5kit.encoder import Encoder
+    from jv5kit.errors import InputError
     from jv5kit.querying import Where
     from jv5kit.sources import Rows
     from jv5kit.storage.writer import Writer
     from jv5kit.types import Document, Precision, Rescore
-
-FOUND_TOGETHER = 10_000
-"""Documents that are looked up at a time, which bounds the memory for them."""
 
 
 class Index(IndexReader):
@@ -182,16 +178,14 @@ class Index(IndexReader):
             InputError: neither ids nor a filter are given, or both, or the filter does not fit the index.
             IndexLockedError: another process is writing the index.
         """
-        from jv5kit.sources import id_list
+        from jv5kit.deleting import numbers_of, to_delete
 
-        if (ids is None) == (filter is None):
-            raise InputError("say what to delete: either ids or a filter")
-        condition = None if filter is None else parse_filter(filter)
+        wanted, condition = to_delete(ids, filter)
         with self._writer() as writer:
             if condition is not None:
                 numbers = writer.snapshot().matching(condition)
             else:
-                numbers = numbers_of(writer, id_list(ids or ()), on_missing)
+                numbers = numbers_of(writer, wanted, on_missing)
             return writer.delete(numbers)
 
     def compact(self, *, on_segment: Callable[[int], None] | None = None) -> None:
@@ -249,18 +243,3 @@ class Index(IndexReader):
         finally:
             writer.abandon()
             self.refresh()
-
-
-def numbers_of(writer: IndexWriter, ids: Sequence[str], on_missing: Callable[[str], None] | None) -> list[int]:
-    """The rows of the documents that the index has; ``on_missing`` is called with each id that it has not."""
-    distinct = list(dict.fromkeys(ids))
-    numbers: list[int] = []
-    for start in range(0, len(distinct), FOUND_TOGETHER):
-        part = distinct[start : start + FOUND_TOGETHER]
-        found = writer.find(part)
-        for identifier in part:
-            if identifier in found:
-                numbers += found[identifier][0]
-            elif on_missing is not None:
-                on_missing(identifier)
-    return numbers

@@ -125,9 +125,9 @@ class IndexReader:
         """
         self._model.use(self.settings, model)
 
-    # A str is a Sequence[str] as well; the first that fits counts. An array may be one embedding or several.
+    # An array may be one embedding or several.
     @overload
-    def search(  # type: ignore[overload-overlap]
+    def search(  # type: ignore[overload-overlap]  # A str is a Sequence[str] as well; the first that fits counts.
         self, queries: str, top_k: int = ..., **options: Unpack[SearchOptions]
     ) -> list[Hit]: ...
 
@@ -170,7 +170,9 @@ class IndexReader:
             InputError: an argument is wrong.
             IndexDamagedError: the index is not what was written.
         """
-        how = querying.How.of(top_k, filter, oversample, hybrid, words, stages, mode)
+        how = querying.How.of(
+            top_k, filter=filter, oversample=oversample, hybrid=hybrid, words=words, stages=stages, mode=mode
+        )
         return self.ask(lambda snapshot: querying.search(snapshot, queries, self._model.encode_queries, how))
 
     def ask(self, question: Callable[[Snapshot], T]) -> T:

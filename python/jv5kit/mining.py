@@ -220,7 +220,7 @@ def _mined(
     state = snapshot.state.settings
     embeddings = encoder.encode(texts, prompt=state.query_prompt, normalize_embeddings=False, show_progress_bar=False)
     queries = queries_of(embeddings, None, state, snapshot.rotation, lambda _: embeddings)
-    ranking = answer(snapshot, queries, How.of(depth, None, settings.oversample, False, None, None))
+    ranking = answer(snapshot, queries, How.of(depth, oversample=settings.oversample))
     rows = Rows(state, snapshot.segments, snapshot.masks(None))
     chosen = []
     for i, (row, (scores, candidates)) in enumerate(zip(batch, ranking, strict=True)):

@@ -70,11 +70,12 @@ class How:
     def of(
         cls,
         top_k: int,
-        where: Where | None,
-        oversample: int,
-        hybrid: bool,
-        words: str | Sequence[str] | None,
-        stages: dict[str, float] | None,
+        *,
+        filter: Where | None = None,
+        oversample: int = 4,
+        hybrid: bool = False,
+        words: str | Sequence[str] | None = None,
+        stages: dict[str, float] | None = None,
         mode: SearchMode | None = None,
     ) -> Self:
         """The arguments of a search, checked.
@@ -86,7 +87,7 @@ class How:
         for name, value in (("top_k", top_k), ("oversample", oversample)):
             if value < 1:
                 raise InputError(f"{name}={value}; it must be at least 1")
-        condition = None if where is None else parse_filter(where)
+        condition = None if filter is None else parse_filter(filter)
         return cls(top_k, condition, oversample, hybrid, words, {} if stages is None else stages, mode)
 
 

@@ -29,9 +29,8 @@ class _Opened:
 _open: dict[Path | str, _Opened] = {}
 
 
-# A str is a Sequence[str] as well; the first signature that fits counts.
 @overload
-def search(  # type: ignore[overload-overlap]
+def search(  # type: ignore[overload-overlap]  # A str is a Sequence[str] as well; the first that fits counts.
     query: str,
     index: str | os.PathLike[str] | None = ...,
     *,

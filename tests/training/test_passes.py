@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from jv5kit.training.passes import Passes, groups
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TEXTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10], [2, 2], [7], [3, 1, 2, 9]]
 
@@ -20,7 +25,7 @@ class Model(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.seen: list[Tensor] = []
 
-    def embed(self, tokens: list[list[int]]) -> Tensor:
+    def embed(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         rows = [self.layer(self.dropout(self.table(torch.tensor(text)))).tanh().mean(0) for text in tokens]
         self.seen.append(torch.stack(rows).detach())
         return torch.stack(rows)
@@ -28,7 +33,7 @@ class Model(nn.Module):
 
 def gradients(model: Model, tokens: int) -> tuple[Tensor, dict[str, Tensor]]:
     # Lists, where any sequences would do.
-    passes = Passes(model.embed, TEXTS, tokens)  # type: ignore[arg-type]
+    passes = Passes(model.embed, TEXTS, tokens)
     embeddings = passes.forward()
     loss = (embeddings @ embeddings.T).softmax(-1).diagonal().log().sum()
     loss.backward()
@@ -67,7 +72,7 @@ def test_passes_beyond_those_of_the_texts_change_nothing(texts: list[list[int]])
     """They are made where other processes have more texts, and leave a gradient of 0."""
     model, once = Model(), Model()
     # Lists, where any sequences would do.
-    passes = Passes(model.embed, texts, 1000, agree=lambda count: count + 2)  # type: ignore[arg-type]
+    passes = Passes(model.embed, texts, 1000, agree=lambda count: count + 2)
     embeddings = passes.forward()
     (embeddings.square().sum() + 0 * embeddings.sum()).backward()
     passes.backward()

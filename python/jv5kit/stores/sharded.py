@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from jv5kit import building, querying
+from jv5kit.deleting import numbers_of, to_delete
 from jv5kit.embeddings import whole_number
 from jv5kit.errors import InputError
-from jv5kit.index import numbers_of
-from jv5kit.index_model import IndexModel
 from jv5kit.index_settings import check_settings, settings_of
 from jv5kit.search_modes import modes_of
 from jv5kit.sharding.building import check_free, new_shards, publish_built
@@ -20,6 +19,7 @@ from jv5kit.sharding.published import FILE
 from jv5kit.sharding.searcher import LocalShards, Searcher, Shards
 from jv5kit.sharding.writer import NewShardsWriter, ShardedWriter
 from jv5kit.sources import id_list, source_of
+from jv5kit.stores.engine import EngineStore
 from jv5kit.where import parse_filter
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from jv5kit.building import Added, AddOptions, BuildOptions
     from jv5kit.encoder import Encoder
-    from jv5kit.querying import Where
+    from jv5kit.querying import SearchOptions, Where
     from jv5kit.storage.state import Settings
     from jv5kit.types import Document, Precision, Rescore, SearchMode
 
@@ -36,7 +36,7 @@ SHARDS = 4
 """Where no number is asked for."""
 
 
-class ShardedStore(ABC):
+class ShardedStore(EngineStore):
     """An index in shards; see :class:`jv5kit.stores.Store`.
 
     Args:
@@ -46,9 +46,8 @@ class ShardedStore(ABC):
     """
 
     def __init__(self, name: str, folder: Path, shards: Shards) -> None:
-        self._name = name
+        super().__init__(name)
         self.folder = folder
-        self._model = IndexModel(name)
         self._searcher = Searcher(name, shards, self._model.encode_queries)
 
     @classmethod
@@ -99,6 +98,7 @@ class ShardedStore(ABC):
             IndexLockedError: another process is writing there.
         """
         folder, force = cls.folder_of(path), options.get("force", False)
+        on_commit = options.pop("on_commit", None)
         if whole_number("shards", shards) < 1:
             raise InputError(f"shards={shards}; it must be at least 1")
         refuse_settings(lexical=options.get("lexical", False), hnsw=options.get("hnsw", False))
@@ -115,24 +115,12 @@ class ShardedStore(ABC):
         with new_shards(folder, force=force) as place:
             writer = NewShardsWriter(place, settings, shards, source.total() or 0)
             with building.whole(writer):
-                building.add(
-                    writer,
-                    source,
-                    rotate=options.get("rotate", False),
-                    skip=options.get("skip"),
-                    show_progress_bar=options.get("show_progress_bar"),
-                )
+                building.add_as_told(writer, source, options, rotate=options.get("rotate", False))
             publish_built(folder, shards)
         built = cls.open(path)
-        on_commit = options.get("on_commit")
         if on_commit is not None and len(built):
             on_commit(len(built))
         return built
-
-    @property
-    def name(self) -> str:
-        """The path or the URL, as messages have it."""
-        return self._name
 
     @property
     def settings(self) -> Settings:
@@ -143,11 +131,6 @@ class ShardedStore(ABC):
     def modes(self) -> dict[SearchMode, int]:
         """The modes that it can be searched in, its own first, each with the bytes of a row that it works on."""
         return modes_of(self.settings)
-
-    @property
-    def encoder(self) -> Encoder:
-        """The model that built the index, loaded when it is first used."""
-        return self._model.encoder(self.settings)
 
     @property
     def fields(self) -> dict[str, list[str]]:
@@ -164,30 +147,14 @@ class ShardedStore(ABC):
         """Bytes of all files of the shards."""
         return sum(shard.bytes for shard in self._searcher.state.shards)
 
-    def use_encoder(self, model: Encoder | str | os.PathLike[str], /) -> None:
-        """Say where the model of the index is now."""
-        self._model.use(self.settings, model)
-
-    def search(
-        self,
-        queries: Any,
-        top_k: int = 10,
-        /,
-        *,
-        filter: Where | None = None,
-        oversample: int = 4,
-        hybrid: bool = False,
-        words: str | Sequence[str] | None = None,
-        stages: dict[str, float] | None = None,
-        mode: SearchMode | None = None,
-    ) -> Any:
+    def search(self, queries: Any, top_k: int = 10, /, **options: Unpack[SearchOptions]) -> Any:
         """Find the documents nearest to each query, as :meth:`jv5kit.Index.search`: the hits of one index.
 
         Raises:
             InputError: an argument is wrong, or the search is to be hybrid.
         """
-        how = querying.How.of(top_k, filter, oversample, hybrid, words, stages, mode)
-        if hybrid:
+        how = querying.How.of(top_k, **options)
+        if how.hybrid:
             raise InputError(
                 f"{self.name} is in shards, each of which knows its own words alone, and has no lexical index: for "
                 "hybrid search build one index, with --lexical"
@@ -204,21 +171,6 @@ class ShardedStore(ABC):
         """How many documents there are, or how many a filter keeps."""
         return len(self) if filter is None else self._searcher.count(parse_filter(filter))
 
-    def add(
-        self, documents: Iterable[Document | Mapping[str, Any]] | None = None, /, **options: Unpack[AddOptions]
-    ) -> Added:
-        """Add documents, to the last shard: all of them are there when this returns, or none.
-
-        ``on_commit`` is called once, at the end.
-        """
-        return self._add(documents, options, upsert=False)
-
-    def upsert(
-        self, documents: Iterable[Document | Mapping[str, Any]] | None = None, /, **options: Unpack[AddOptions]
-    ) -> Added:
-        """Add documents, as :meth:`add`, each in the place of the one that has its id."""
-        return self._add(documents, options, upsert=True)
-
     def delete(
         self,
         ids: Sequence[str] | None = None,
@@ -227,10 +179,7 @@ class ShardedStore(ABC):
         on_missing: Callable[[str], None] | None = None,
     ) -> int:
         """Delete documents by id or by a filter, all together; returns how many."""
-        if (ids is None) == (filter is None):
-            raise InputError("say what to delete: either ids or a filter")
-        condition = None if filter is None else parse_filter(filter)
-        wanted = id_list(ids or ())
+        wanted, condition = to_delete(ids, filter)
         with self._writer() as writer:
             rows = numbers_of(writer, wanted, on_missing) if condition is None else writer.matching(condition)
             return writer.delete(rows)
@@ -246,14 +195,6 @@ class ShardedStore(ABC):
     def __len__(self) -> int:
         """Number of documents."""
         return sum(shard.documents for shard in self._searcher.state.shards)
-
-    def __enter__(self) -> Self:
-        """It is open from its making on."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
 
     def _add(
         self, documents: Iterable[Document | Mapping[str, Any]] | None, options: AddOptions, *, upsert: bool

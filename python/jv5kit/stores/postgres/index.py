@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from jv5kit.errors import IndexDamagedError, InputError
-from jv5kit.index_model import IndexModel
 from jv5kit.querying import How, queries_of
 from jv5kit.scan import Stage
 from jv5kit.search_modes import modes_of
 from jv5kit.storage.catalog import ReplacedError
+from jv5kit.stores.engine import EngineStore
 from jv5kit.stores.postgres.address import Address
 from jv5kit.stores.postgres.answering import answer
 from jv5kit.stores.postgres.connection import Server
@@ -20,7 +20,6 @@ from jv5kit.stores.postgres.tables import Stored, Tables, one
 from jv5kit.where import parse_filter
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from jv5kit.building import Added, AddOptions, BuildOptions
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PostgresIndex:
+class PostgresIndex(EngineStore):
     """An index that a PostgreSQL server keeps, named by a URL (see :mod:`jv5kit.stores.postgres.address`).
 
     What its methods do :class:`jv5kit.Index` explains. It always shows the newest state, and may be used from several
@@ -42,10 +41,10 @@ class PostgresIndex:
     """
 
     def __init__(self, address: Address, server: Server, stored: Stored) -> None:
+        super().__init__(address.name)
         self._address = address
         self._server = server
         self._stored = stored
-        self._model = IndexModel(address.name)
 
     def __repr__(self) -> str:
         """Without the password."""
@@ -138,21 +137,9 @@ class PostgresIndex:
             Server(address) as server,
             building.whole(PostgresWriter.create(server, address, settings, force=force)) as writer,
         ):
-            building.add(
-                writer,
-                source,
-                rotate=options.get("rotate", False),
-                skip=options.get("skip"),
-                on_commit=options.get("on_commit"),
-                show_progress_bar=options.get("show_progress_bar"),
-            )
+            building.add_as_told(writer, source, options, rotate=options.get("rotate", False))
             writer.grow_graph()
         return cls.open(url)
-
-    @property
-    def name(self) -> str:
-        """The URL, without a password, as messages have it."""
-        return self._address.name
 
     @property
     def settings(self) -> Settings:
@@ -163,24 +150,6 @@ class PostgresIndex:
     def modes(self) -> dict[SearchMode, int]:
         """The modes that it can be searched in, its own first, each with the bytes of a row that it works on."""
         return {mode: size for mode, size in modes_of(self.settings).items() if mode != "int8"}
-
-    @property
-    def encoder(self) -> Encoder:
-        """The model that built the index, loaded when it is first used.
-
-        Raises:
-            InputError: the index was built from given embeddings.
-            ModelNotFoundError: the model is not to be had, or is another one than that of the index.
-        """
-        return self._model.encoder(self.settings)
-
-    def use_encoder(self, model: Encoder | str | os.PathLike[str], /) -> None:
-        """Say where the model of the index is now: an encoder, a folder or a hub id.
-
-        Raises:
-            ModelNotFoundError: the model is not to be had, or is another one than that of the index.
-        """
-        self._model.use(self.settings, model)
 
     @property
     def fields(self) -> dict[str, list[str]]:
@@ -197,24 +166,6 @@ class PostgresIndex:
     def bytes_on_disk(self) -> int:
         """Bytes of the tables of the index, and of what indexes them."""
         return self._ask(lambda stored, connection: Tables(stored.number).bytes_on_disk(connection))
-
-    def add(
-        self, documents: Iterable[Document | Mapping[str, Any]] | None = None, /, **options: Unpack[AddOptions]
-    ) -> Added:
-        """Add documents, encoded as those that are there; those that are there already, identical, are passed over.
-
-        Raises:
-            DuplicateError: an id belongs to another document.
-            InputError: a document or an embedding is wrong; what was committed before it stays.
-            Jv5kitError: the server cannot be reached, or failed.
-        """
-        return self._add(documents, options, upsert=False)
-
-    def upsert(
-        self, documents: Iterable[Document | Mapping[str, Any]] | None = None, /, **options: Unpack[AddOptions]
-    ) -> Added:
-        """Add documents, each in the place of the one that has its id, if there is one; otherwise as :meth:`add`."""
-        return self._add(documents, options, upsert=True)
 
     def _add(
         self, documents: Iterable[Document | Mapping[str, Any]] | None, options: AddOptions, *, upsert: bool
@@ -246,21 +197,18 @@ class PostgresIndex:
             InputError: neither ids nor a filter are given, or both, or the filter does not fit the index.
             Jv5kitError: the server cannot be reached, or failed.
         """
-        from jv5kit.sources import id_list
+        from jv5kit.deleting import to_delete
         from jv5kit.stores.postgres.writer import PostgresWriter
 
-        if (ids is None) == (filter is None):
-            raise InputError("say what to delete: either ids or a filter")
-        condition = None if filter is None else parse_filter(filter)
+        wanted, condition = to_delete(ids, filter)
         if condition is not None:
             self._ask(partial(_check, condition))
-        wanted = None if ids is None else list(dict.fromkeys(id_list(ids)))
         writer = PostgresWriter.open(self._server, self._address)
         try:
             count, found = writer.delete(wanted, condition)
         finally:
             writer.abandon()
-        for identifier in wanted or ():
+        for identifier in wanted:
             if identifier not in found and on_missing is not None:
                 on_missing(identifier)
         return count
@@ -285,15 +233,7 @@ class PostgresIndex:
             InputError: an argument is wrong.
             Jv5kitError: the server cannot be reached, or failed.
         """
-        how = How.of(
-            top_k,
-            options.get("filter"),
-            options.get("oversample", 4),
-            options.get("hybrid", False),
-            options.get("words"),
-            options.get("stages"),
-            options.get("mode"),
-        )
+        how = How.of(top_k, **options)
         for stored in self._states():
             settings = stored.settings
             with Stage(how.stages, "encode"):
@@ -340,14 +280,6 @@ class PostgresIndex:
         """Number of documents."""
         self._reload()
         return self._stored.documents
-
-    def __enter__(self) -> Self:
-        """It is open from its making on."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
 
     def _reload(self) -> None:
         self._stored = self._server.ask(partial(Stored.read, address=self._address, known=self._stored))
