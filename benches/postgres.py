@@ -26,7 +26,7 @@ from table import setting
 from jv5kit import Index
 from jv5kit.storage.state import Settings
 from jv5kit.stores.postgres import PostgresIndex
-from jv5kit.stores.postgres.codes import Code, CodeDumper
+from jv5kit.stores.postgres.adapters import Code, CodeDumper
 from jv5kit.stores.postgres.tables import Tables
 
 if TYPE_CHECKING:
@@ -125,10 +125,13 @@ def load_tables_by_hand(connection: psycopg.Connection, codes: NDArray[np.uint8]
     return len(codes) / taken
 
 
-def load_ours(url: str, codes: NDArray[np.uint8]) -> float:
-    """Rows a second of :meth:`PostgresIndex.build`."""
+def load_ours(connection: psycopg.Connection, url: str, codes: NDArray[np.uint8]) -> float:
+    """Rows a second of :meth:`PostgresIndex.build`, where there was no such index, as there were no tables by hand."""
+    if connection.execute("SELECT to_regclass('jv5kit_indexes')").fetchone() != (None,):
+        for (number,) in connection.execute("DELETE FROM jv5kit_indexes WHERE name = 'bench' RETURNING number"):
+            Tables(number).drop(connection)
     began = time.perf_counter()
-    PostgresIndex.build(url, embeddings=codes, force=True, show_progress_bar=False).close()
+    PostgresIndex.build(url, embeddings=codes, show_progress_bar=False).close()
     return len(codes) / (time.perf_counter() - began)
 
 
@@ -204,7 +207,7 @@ def main(
                 turn.append(fill(connection, codes))
                 # What the one wrote is not for the other to put on disk.
                 connection.execute("CHECKPOINT")
-            rates.append((turn[0], turn[1], load_ours(place, codes)))
+            rates.append((turn[0], turn[1], load_ours(connection, place, codes)))
             connection.execute("CHECKPOINT")
         own = Index.build(f"{folder}/x.jv5", embeddings=codes, show_progress_bar=False)
         with PostgresIndex.open(place) as index:

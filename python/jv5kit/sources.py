@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, fields
+from itertools import islice, repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -185,10 +186,25 @@ def batches(
         else:
             numbers = range(start, start + len(embeddings))
             if source.ids is None:
-                batch = [Document(str(next_row + i), "") for i in numbers]
+                batch = _textless([str(next_row + i) for i in numbers])
             else:
-                batch = [Document(_checked_id(identifier), "") for identifier in source.ids[start : start + size]]
+                batch = _textless([_checked_id(identifier) for identifier in source.ids[start : start + size]])
         yield start, batch, embeddings
+
+
+def _textless(ids: list[str]) -> list[Document]:
+    """``Document(id, "")`` of each id.
+
+    A frozen dataclass looks up each of its fields to set it, which of a million embeddings takes as long as a store
+    takes to keep them: here each field is set for all documents, through its slot.
+    """
+    documents: list[Document] = list(map(object.__new__, repeat(Document, len(ids))))
+    # Also its metadata, which nobody changes.
+    shared = Document("", "")
+    for field in fields(Document):
+        values = ids if field.name == "id" else repeat(getattr(shared, field.name))
+        deque(map(vars(Document)[field.name].__set__, documents, values), maxlen=0)
+    return documents
 
 
 def _limited(documents: Iterator[Document], limit: int | None) -> Iterator[Document]:

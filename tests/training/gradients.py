@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -196,7 +198,15 @@ def failures() -> dict[str, Tensor]:
     return {f"{i} {message}": torch.ones(()) for i, message in enumerate(said)}
 
 
+def note_parting(folder: Path, process: int) -> None:
+    """Write whether this process has let go of the others by now."""
+    parted = torch.tensor(not torch.distributed.is_initialized())
+    save_file({"parted": parted}, folder / f"end of {process}.safetensors")
+
+
 def main(model: str, padded: str, folder: str) -> None:
+    # Called after what is registered later.
+    atexit.register(note_parting, Path(folder), int(os.environ["RANK"]))
     torch.set_num_threads(1)
     found = {name: gradients(case, model, padded, Path(folder)) for name, case in (PLAIN | SHARDED | DETACHED).items()}
     torch.manual_seed(5)

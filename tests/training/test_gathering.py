@@ -82,3 +82,7 @@ def test_an_error_of_one_process_is_one_of_all(two: Gradients) -> None:
 def test_shares_are_the_whole(count: int, processes: int) -> None:
     rows = [row for process in range(processes) for row in range(count)[share(count, process, processes)]]
     assert rows == list(range(count))
+
+
+def test_processes_part_before_they_end(two: Gradients) -> None:
+    assert all(two[f"end of {process}"]["parted"] for process in range(2))

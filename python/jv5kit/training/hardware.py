@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+
 import torch
 from accelerate import Accelerator
 
-from jv5kit.training.processes import meet
+from jv5kit.training.processes import meet, part
 
 
 def accelerator_of(*, bfloat16: bool) -> Accelerator:
@@ -15,9 +17,12 @@ def accelerator_of(*, bfloat16: bool) -> Accelerator:
         bfloat16: multiply in bfloat16 where that is faster than float32.
     """
     meet()
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=not torch.cuda.is_available(), mixed_precision="bf16" if bfloat16 and fast_bfloat16() else "no"
     )
+    if accelerator.num_processes > 1:
+        atexit.register(part)
+    return accelerator
 
 
 def fast_bfloat16() -> bool:

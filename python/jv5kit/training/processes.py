@@ -59,6 +59,17 @@ def meet() -> None:
         logger.warning("a restart may hang: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun, on each box")
 
 
+def part() -> None:
+    """Let go of the others, at the end of the process.
+
+    Threads of gloo may hold tensors for a moment after a message is through, and one that is let go of while Python
+    ends takes the process down with it, when all its work is done (https://github.com/pytorch/pytorch/pull/179291).
+    nccl would wait here for processes that have failed, and ends by itself.
+    """
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
+
+
 def most(value: int) -> int:
     """The greatest of the values that the processes have."""
     if processes() == 1:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jv5kit.stores.postgres.connection import Connection
     from jv5kit.stores.postgres.reading import Condition
     from jv5kit.stores.postgres.tables import Stored
-    from jv5kit.types import Document, Hit
+    from jv5kit.types import Hit
 
     Ranked = tuple[list[float], list[int]]
 
@@ -41,16 +41,10 @@ def answer(
         ReplacedError: documents that were found are gone: the index has another state by now.
     """
     asked = _Asked(connection, stored, vector, queries, how)
-    found = [asked.best(query) for query in range(len(queries))]
-    documents, wanted = asked.documents, {row for _, rows in found for row in rows}
-    if missing := sorted(wanted - documents.keys()):
-        with Stage(how.stages, "documents"):
-            documents |= documents_of(connection, asked.tables, "row", missing)
-    if wanted - documents.keys():
-        raise ReplacedError
-    if how.condition is not None and not wanted:
+    hits = asked.hits()
+    if how.condition is not None and not any(hits):
         warn_of_unknown(how.condition, Fields.read(connection, asked.tables).known)
-    return hits_of(found, documents, dict.fromkeys(wanted))
+    return hits
 
 
 class _Asked:
@@ -58,14 +52,12 @@ class _Asked:
 
     Attributes:
         tables: of the index.
-        documents: those that have come with the rows, by row.
     """
 
     def __init__(
         self, connection: Connection, stored: Stored, vector: tuple[int, ...], queries: Queries, how: How
     ) -> None:
         self.tables = Tables(stored.number)
-        self.documents: dict[int, Document] = {}
         self._settings = settings_for(stored.settings, queries, how)
         if self._settings.precision == "int8":
             raise InputError(
@@ -75,6 +67,7 @@ class _Asked:
         if queries.codes is not None and self._settings.rescore != "none":
             # There is nothing to rescore them with.
             self._settings = replace(self._settings, rescore="none")
+        self._rescored = self._settings.rescore != "none"
         self._connection = connection
         self._vector = vector
         self._queries = queries
@@ -86,14 +79,37 @@ class _Asked:
                 how.condition.check([Fields.read(connection, self.tables, how.condition.fields)])
                 self._condition = as_sql(how.condition)
 
-    def best(self, query: int) -> Ranked:
+    def hits(self) -> list[list[Hit]]:
+        """The hits of each query.
+
+        Raises:
+            ReplacedError: documents that were found are gone.
+        """
+        every = range(len(self._queries))
+        if not self._rescored and not self._how.hybrid:
+            return [self._nearest_hits(query) for query in every]
+        found = [self._best(query) for query in every]
+        wanted = sorted({row for _, rows in found for row in rows})
+        with Stage(self._how.stages, "documents"):
+            documents = documents_of(self._connection, self.tables, "row", wanted) if wanted else {}
+        if len(documents) < len(wanted):
+            raise ReplacedError
+        return hits_of(found, documents, dict.fromkeys(wanted))
+
+    def _nearest_hits(self, query: int) -> list[Hit]:
+        """The best rows by their distances, which bring their documents with them."""
+        with Stage(self._how.stages, "scan"):
+            asked = self._nearest(query, self._how.top_k)
+            hits = asked.hits(self._connection, self._settings.dim)
+            if asked.graph is not None and len(hits) < asked.count:
+                hits = replace(asked, graph=None).hits(self._connection, self._settings.dim)
+        return hits
+
+    def _best(self, query: int) -> Ranked:
         """The scores and the numbers of the best rows of a query."""
         how = self._how
-        rescored = self._settings.rescore != "none"
-        if not rescored and not how.hybrid:
-            return self._hits(query)
         with Stage(how.stages, "scan"):
-            asked = self._nearest(query, how.depth * (how.oversample if rescored else 1))
+            asked = self._nearest(query, how.depth * (how.oversample if self._rescored else 1))
             found = asked.candidates(self._connection, self._settings)
             if asked.graph is not None and found.rows < asked.count:
                 found = replace(asked, graph=None).candidates(self._connection, self._settings)
@@ -104,17 +120,6 @@ class _Asked:
         if not how.hybrid:
             return scores[0].tolist(), numbers[0].tolist()
         return self._fused(query, (scores[0], numbers[0]))
-
-    def _hits(self, query: int) -> Ranked:
-        """The best rows by their distances, which bring their documents with them."""
-        with Stage(self._how.stages, "scan"):
-            asked = self._nearest(query, self._how.top_k)
-            distances, numbers, documents = asked.hits(self._connection)
-            if asked.graph is not None and len(numbers) < asked.count:
-                distances, numbers, documents = replace(asked, graph=None).hits(self._connection)
-        self.documents |= documents
-        scores: list[float] = (1 - 2 / self._settings.dim * distances).astype(np.float32).tolist()
-        return scores, numbers
 
     def _nearest(self, query: int, count: int) -> Nearest:
         """The question for so many rows; by the graph, where that can give as many."""

@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from jv5kit.errors import InputError, Jv5kitError
 from jv5kit.logs import logger
 from jv5kit.storage.catalog import ReplacedError
-from jv5kit.stores.postgres.codes import Code, CodeDumper
+from jv5kit.stores.postgres.adapters import Code, CodeDumper, JsonLoader
 from jv5kit.stores.postgres.failures import cannot_connect, failure, is_lost, is_refused
 
 if TYPE_CHECKING:
@@ -204,6 +204,7 @@ class Server:
     def _connect(self) -> Connection:
         connection = psycopg.connect(self._conninfo, autocommit=True)
         connection.adapters.register_dumper(Code, CodeDumper)
+        connection.adapters.register_loader("json", JsonLoader)
         # A writer that has waited for another one's lock has to see what that one did, whatever the server's default.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         self._reached = True

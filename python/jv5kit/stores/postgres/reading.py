@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from jv5kit.storage import lexical
 from jv5kit.storage.catalog import ReplacedError
-from jv5kit.stores.postgres.codes import Code
+from jv5kit.stores.postgres.adapters import Code
 from jv5kit.stores.postgres.rows import Fetched
 from jv5kit.stores.postgres.tables import LEXICAL
-from jv5kit.types import Document
+from jv5kit.types import Document, Hit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from jv5kit.storage.state import Settings
     from jv5kit.stores.postgres.connection import Connection
@@ -42,7 +41,7 @@ def documents_of(
 ) -> dict[int, Document]:
     """The documents of some ids or rows, by row."""
     statement = f"SELECT d.row, {_DOCUMENT} FROM {tables.documents} d WHERE {column} = ANY(%b)"
-    return {row: _document(*rest) for row, *rest in connection.execute(statement, (values,))}
+    return {row: _document(*rest) for row, *rest in connection.execute(statement, (values,), binary=True)}
 
 
 def fetch(connection: Connection, tables: Tables, settings: Settings, rows: Sequence[int]) -> Fetched:
@@ -81,16 +80,19 @@ class Nearest:
         joined = settings.rescore == "int8"
         return Fetched(self._ask(connection, _scored(settings), joined=joined), settings.dim)
 
-    def hits(self, connection: Connection) -> tuple[NDArray[np.float64], list[int], dict[int, Document]]:
-        """Their distances, best first, their numbers, and their documents by number.
+    def hits(self, connection: Connection, dim: int) -> list[Hit]:
+        """Their documents, with the scores of their distances in so many bits, best first.
 
         Raises:
             ReplacedError: a row has no document.
         """
         found = self._ask(connection, f"c.distance, c.row, {_DOCUMENT}", joined=True)
-        found.sort(key=lambda row: row[:2])
-        distances = np.array([row[0] for row in found], np.float64)
-        return distances, [row[1] for row in found], {row[1]: _document(*row[2:]) for row in found}
+        found.sort(key=itemgetter(0, 1))
+        scores = (1 - 2 / dim * np.array([row[0] for row in found], np.float64)).astype(np.float32).tolist()
+        return [
+            Hit(identifier, score, title, text, metadata)
+            for score, (_, _, identifier, title, text, metadata) in zip(scores, found, strict=True)
+        ]
 
     def _ask(self, connection: Connection, columns: str, *, joined: bool) -> list[tuple[Any, ...]]:
         where, parameters = self.condition or ("true", [])
