@@ -194,7 +194,7 @@ class Server:
         try:
             yield connection
         finally:
-            if connection.info.transaction_status == TransactionStatus.IDLE and not self._closed:
+            if connection.pgconn.transaction_status == TransactionStatus.IDLE and not self._closed:
                 with self._lock:
                     self._idle.append(connection)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from operator import itemgetter
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -87,11 +87,12 @@ class Nearest:
             ReplacedError: a row has no document.
         """
         found = self._ask(connection, f"c.distance, c.row, {_DOCUMENT}", joined=True)
-        found.sort(key=itemgetter(0, 1))
-        scores = (1 - 2 / dim * np.array([row[0] for row in found], np.float64)).astype(np.float32).tolist()
+        # By distance, then by row.
+        found.sort()
+        scores = _scores(dim)
         return [
-            Hit(identifier, score, title, text, metadata)
-            for score, (_, _, identifier, title, text, metadata) in zip(scores, found, strict=True)
+            Hit(identifier, scores[int(distance)], title, text, metadata)
+            for distance, _, identifier, title, text, metadata in found
         ]
 
     def _ask(self, connection: Connection, columns: str, *, joined: bool) -> list[tuple[Any, ...]]:
@@ -117,6 +118,13 @@ class Nearest:
         if joined and any(row[-1] is None for row in found):
             raise ReplacedError
         return found
+
+
+@cache
+def _scores(dim: int) -> list[float]:
+    """The cosine, in float32, that each distance of codes of so many bits stands for."""
+    scores: list[float] = (1 - 2 / dim * np.arange(dim + 1)).astype(np.float32).tolist()
+    return scores
 
 
 def _widen(connection: Connection, count: int, *, iterative: bool) -> None:
