@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import postgres_server
 import pytest
 
+from jv5kit.sharding.ray_shards import unpublish
 from jv5kit.stores import store_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from clusters import Cluster
     from postgres_server import Place, PostgresServer
 
     from jv5kit.stores import Store
@@ -50,6 +52,7 @@ KINDS = [
     Kind("shards", False, ("ubinary", "int8", "float32"), True, ("ubinary+int8", "int8", "ubinary"), False, False),
     Kind("postgres", True, ("ubinary",), False, ("ubinary+int8", "ubinary")),
 ]
+KINDS.append(replace(KINDS[1], name="ray"))
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,23 @@ def postgres_url(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
-def named(request: pytest.FixtureRequest, tmp_path: Path) -> Named:
+def named(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Named]:
     """The name of an index that is not there yet, in each store."""
     kind: Kind = request.param
     if kind.name == "postgres":
-        return Named(kind, request.getfixturevalue("postgres_url"))
-    return Named(kind, str(tmp_path / {"folder": "x.jv5", "shards": "x.jv5s"}[kind.name]))
+        yield Named(kind, request.getfixturevalue("postgres_url"))
+    elif kind.name == "ray":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        from jv5kit.stores.ray import RayIndex
+
+        # Where the folder of the shards is made; an actor takes longer to start than what it is asked.
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setitem(vars(RayIndex)["build"].__func__.__kwdefaults__, "shards", 2)
+        name = f"test-{next(_numbers)}"
+        yield Named(kind, f"jv5+ray://{cluster.address}/{name}")
+        unpublish(cluster.ray, name)
+    else:
+        yield Named(kind, str(tmp_path / {"folder": "x.jv5", "shards": "x.jv5s"}[kind.name]))
 
 
 @pytest.fixture

@@ -117,11 +117,11 @@ class IndexWriter(Protocol):
 
     def commit(
         self,
-        documents: Sequence[tuple[Document, str]],
+        documents: Sequence[Document],
         tensors: Mapping[str, NDArray[Any]],
         delete: Sequence[int] = (),
     ) -> None:
-        """Add documents, each with its metadata as JSON, and their rows, and delete others, all or nothing.
+        """Add documents and their rows, and delete others, all or nothing.
 
         Raises:
             ChangedError: an id is taken, or a row to delete is gone, since they were looked up.
@@ -263,18 +263,15 @@ class _Run:
             new, replaced = self.choose(documents, given)
             if not new:
                 return False
-            # The others are settled, even if another writer comes first and these have to be looked at again.
-            documents = [documents[i] for i in new]
-            if given is None:
-                rows, values, passages = self.encoded(documents)
-            else:
-                given = given[new]
-                rows, values, passages = documents, given, {}
+            if len(new) < len(documents):
+                # The others are settled, even if another writer comes first and these have to be looked at again.
+                documents = [documents[i] for i in new]
+                given = None if given is None else given[new]
+            rows, values, passages = self.encoded(documents) if given is None else (documents, given, {})
             if self._rotate and self.rotation is None:
                 self.fit_rotation(values)
-            records = [(row, metadata_json(row.metadata)) for row in rows]
             try:
-                self._writer.commit(records, self.tensors(values) | passages, [row for old in replaced for row in old])
+                self._writer.commit(rows, self.tensors(values) | passages, [row for old in replaced for row in old])
             except ChangedError:
                 continue
             self.documents += len(new)

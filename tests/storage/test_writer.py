@@ -39,7 +39,7 @@ def create(folder: Path, *, force: bool = False) -> Writer:
 def commit(writer: Writer, rows: int) -> None:
     first = writer.state.next_row
     embeddings = unit_rows(rows, seed=first)
-    writer.commit([(Document(f"d{first + i}", ""), "{}") for i in range(rows)], vectors(SETTINGS, embeddings))
+    writer.commit([Document(f"d{first + i}", "") for i in range(rows)], vectors(SETTINGS, embeddings))
 
 
 def segment_files(folder: Path) -> list[str]:

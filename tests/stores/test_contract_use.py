@@ -14,8 +14,9 @@ from jv5kit import Index
 from jv5kit.errors import (
     InputError,
 )
-from jv5kit.stores import Store
+from jv5kit.stores import Store, is_url
 from jv5kit.stores.postgres import PostgresIndex
+from jv5kit.stores.ray import RayIndex
 from jv5kit.stores.sharded import ShardedIndex
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def test_every_store_has_the_methods_of_the_protocol(named: Named) -> None:
-    stores: list[type[Store]] = [Index, PostgresIndex, ShardedIndex]
+    stores: list[type[Store]] = [Index, PostgresIndex, ShardedIndex, RayIndex]
     assert named.cls in stores
     public = {name for name in vars(Store) if not name.startswith("_")} | {"__len__", "__enter__", "__exit__"}
     assert {"open", "build", "add", "upsert", "delete", "get", "search", "count", "close"} <= public
@@ -79,7 +80,7 @@ def test_it_is_served(named: Named, encoder: Encoder, tiny_model: Path) -> None:
 
 
 def test_the_command_line_takes_the_same_words(named: Named, folder: Path, inside: Inside) -> None:
-    to = "--store" if named.kind.name == "postgres" else "-o"
+    to = "--store" if is_url(named.name) else "-o"
     shown = inside("index", folder / "docs.jsonl", "--embeddings", folder / "x.npy", to, named.name, "--json").stdout
     with named.open() as store:
         name = store.name

@@ -105,11 +105,9 @@ class NewShardsWriter(_Shards):
         """Give the index its rotation, before its first commit."""
         self.rotation = rotation
 
-    def commit(
-        self, documents: Sequence[tuple[Document, str]], tensors: Mapping[str, NDArray[Any]], _: Sequence[int] = ()
-    ) -> None:
+    def commit(self, documents: Sequence[Document], tensors: Mapping[str, NDArray[Any]], _: Sequence[int] = ()) -> None:
         """Add documents, to the shards whose turn it is."""
-        ids = [document.id for document, _ in documents]
+        ids = [document.id for document in documents]
         # All rows of a document are in one shard.
         firsts = [i for i, identifier in enumerate(ids) if not i or identifier != ids[i - 1]]
         while firsts:
@@ -205,7 +203,7 @@ class ShardedWriter(_Shards):
 
     def commit(
         self,
-        documents: Sequence[tuple[Document, str]],
+        documents: Sequence[Document],
         tensors: Mapping[str, NDArray[Any]],
         delete: Sequence[int] = (),
     ) -> None:

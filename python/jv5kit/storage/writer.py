@@ -148,11 +148,11 @@ class Writer:
 
     def commit(
         self,
-        documents: Sequence[tuple[Document, str]],
+        documents: Sequence[Document],
         tensors: Mapping[str, NDArray[Any]],
         delete: Sequence[int] = (),
     ) -> None:
-        """Add documents, each with its metadata as JSON, and their rows, and delete others: on disk when this returns.
+        """Add documents and their rows, and delete others: on disk when this returns.
 
         In an index of passages each of them is given as a document of its own, all those of a document together.
 
@@ -167,8 +167,8 @@ class Writer:
             number, next_row = self._next_number(), self.state.next_row
             parts: list[Part] = []
             if documents:
-                ids = [document.id for document, _ in documents]
-                metadata = [document.metadata for document, _ in documents]
+                ids = [document.id for document in documents]
+                metadata = [document.metadata for document in documents]
                 parts.append(NewRows(next_row, ids, metadata, tensors))
                 rows = len(documents)
                 while entries and entries[-1].live < 2 * rows and entries[-1].live + rows <= MAX_SEGMENT_ROWS:
@@ -184,7 +184,7 @@ class Writer:
             self._register(
                 Change(
                     replace(self.state, segments=tuple(entries), next_row=next_row + len(documents)),
-                    [record(row, document, metadata) for row, (document, metadata) in enumerate(documents, next_row)],
+                    [record(row, document) for row, document in enumerate(documents, next_row)],
                     [(segment, *block) for segment, changed in blocks.items() if segment in kept for block in changed],
                     delete,
                 )

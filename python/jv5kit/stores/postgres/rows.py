@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jv5kit.documents import metadata_json
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -35,23 +37,23 @@ def copy_documents(
     connection: Connection,
     tables: Tables,
     first: int,
-    documents: Sequence[tuple[Document, str]],
+    documents: Sequence[Document],
     tensors: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Add documents, each with its metadata as JSON, and their int8 rows, where there are such tensors."""
+    """Add documents, and their int8 rows, where there are such tensors."""
     scored = "rows" in tensors
     columns = f"row, {'int8_row, scale, ' if scored else ''}id, title, text, metadata"
     with connection.cursor() as cursor, cursor.copy(f"COPY {tables.documents} ({columns}) {_BINARY}") as copying:
         # JSON is text, also in binary.
         copying.set_types(["int8", *(["bytea", "float4"] if scored else []), "text", "text", "text", "text"])
         if not scored:
-            for row, (document, metadata) in enumerate(documents, first):
-                copying.write_row((row, document.id, document.title or None, document.text, metadata))
+            for row, one in enumerate(documents, first):
+                copying.write_row((row, one.id, one.title or None, one.text, metadata_json(one.metadata)))
             return
         rows = zip(documents, tensors["rows"], tensors["scales"].tolist(), strict=True)
-        for row, ((document, metadata), values, scale) in enumerate(rows, first):
-            title = document.title or None
-            copying.write_row((row, values.tobytes(), scale, document.id, title, document.text, metadata))
+        for row, (one, values, scale) in enumerate(rows, first):
+            metadata = metadata_json(one.metadata)
+            copying.write_row((row, values.tobytes(), scale, one.id, one.title or None, one.text, metadata))
 
 
 def code_rows(first: int, codes: NDArray[np.uint8], fields: Sequence[bytes | None]) -> bytes:

@@ -131,16 +131,16 @@ class PostgresWriter:
 
     def commit(
         self,
-        documents: Sequence[tuple[Document, str]],
+        documents: Sequence[Document],
         tensors: Mapping[str, NDArray[Any]],
         delete: Sequence[int] = (),
     ) -> None:
-        """Add documents, each with its metadata as JSON, and their rows, and delete others, all or nothing.
+        """Add documents and their rows, and delete others, all or nothing.
 
         Raises:
             ChangedError: an id is taken, or a row to delete is gone, since they were looked up.
         """
-        gathered = Gathered([document.metadata for document, _ in documents])
+        gathered = Gathered([document.metadata for document in documents])
 
         def change(connection: Connection, tables: Tables, first: int) -> int:
             if _delete(connection, tables, list(delete)) < len(delete):
