@@ -189,7 +189,7 @@ def recall(found: list[list[str]], expected: list[list[str]]) -> float:
 def main(
     rows: Annotated[int, typer.Option(help="Rows to load and to search exactly.")] = 1_000_000,
     graph_rows: Annotated[int, typer.Option(help="Rows to search by HNSW.")] = 200_000,
-    turns: Annotated[int, typer.Option(help="Times that each side loads.")] = 3,
+    turns: Annotated[int, typer.Option(help="Times that each side loads.")] = 5,
     queries: Annotated[int, typer.Option(help="Queries of each kind.")] = 50,
     url: Annotated[
         str | None, typer.Option(help="A server to use, with index=bench (default: one of our own).")
