@@ -3,7 +3,9 @@
 import json
 import os
 import resource
+import shutil
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -88,11 +90,35 @@ def test_the_other_commands_take_it(here: Path, inside: Inside) -> None:
     assert json.loads(found[0])["hits"] == json.loads(found[1])["hits"]
 
 
-@pytest.mark.parametrize("arguments", [["compact"], ["export", "-o", "x"], ["info", "--verify"]])
+@pytest.mark.parametrize("arguments", [["compact"], ["export", "-o", "x"]])
 def test_what_is_not_for_shards_says_so(here: Path, inside: Inside, arguments: list[str]) -> None:
     inside("index", "docs.jsonl", "--shards", "2")
     outcome = inside(*arguments, "docs.jv5s", code=2)
     assert outcome.stderr.endswith("it is one in shards, which this is not for\n")
+
+
+def test_every_shard_is_verified(here: Path, inside: Inside) -> None:
+    inside("index", "docs.jsonl", "--shards", "3")
+    before = {path: path.read_bytes() for path in Path("docs.jv5s").rglob("*") if path.is_file()}
+    assert "every block, document and id" in inside("info", "docs.jv5s", "--verify").stdout
+    # Nothing is written where nothing ever is.
+    assert {path: path.read_bytes() for path in Path("docs.jv5s").rglob("*") if path.is_file()} == before
+    first, second, third = sorted(Path("docs.jv5s").glob("0*/*"))
+    data = bytearray((segment := next((first / "segments").iterdir())).read_bytes())
+    data[-1] ^= 1
+    segment.write_bytes(data)
+    shutil.rmtree(third)
+    outcome = inside("info", "docs.jv5s", "--verify", "--json", code=1)
+    damaged = json.loads(outcome.stdout)["damaged"]
+    assert outcome.stderr.splitlines() == [f"jv5kit: {problem}" for problem in damaged]
+    assert [str(segment) in damaged[0], f"{third} is damaged: shard 2 of 3 is missing" in damaged[1]] == [True, True]
+    connection = sqlite3.connect(second / "index.sqlite")
+    connection.execute("UPDATE documents SET text = 'forged' WHERE row = (SELECT max(row) FROM documents)")
+    connection.commit()
+    connection.close()
+    assert len(json.loads(inside("info", "docs.jv5s", "--verify", "--json", code=1).stdout)["damaged"]) == 3
+    (Path("docs.jv5s") / "shards.json").write_text("{}")
+    assert "shards.json is damaged" in inside("info", "docs.jv5s", "--verify", code=1).stderr
 
 
 def test_bad_lines_and_ids_that_are_taken(here: Path, inside: Inside) -> None:

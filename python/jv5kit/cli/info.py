@@ -54,13 +54,16 @@ def _problems(index: Path, *, json: bool) -> list[str]:
     from jv5kit.index import Index
     from jv5kit.logs import log_to_stderr
     from jv5kit.progress import ProgressBar
+    from jv5kit.sharding.published import verify_shards
     from jv5kit.storage.verify import verify
+    from jv5kit.stores import store_class
 
     log_to_stderr()
+    kind = store_class(index)
 
     def rows() -> int | None:
         try:
-            with Index.open(index) as opened:
+            with kind.open(index) as opened:
                 return opened.row_count
         except Jv5kitError as error:
             if isinstance(error, InputError):
@@ -68,7 +71,7 @@ def _problems(index: Path, *, json: bool) -> list[str]:
             return None
 
     with ProgressBar("Verifying", rows, "rows", show=False if json else None) as progress:
-        return verify(index, progress)
+        return (verify if kind is Index else verify_shards)(index, progress)
 
 
 def _shown(name: str, value: Any) -> str:

@@ -26,9 +26,10 @@ from jv5kit.errors import IndexDamagedError, IndexFormatError, IndexNotFoundErro
 from jv5kit.storage.catalog import Catalog
 from jv5kit.storage.folder import fsync_path, new_file
 from jv5kit.storage.snapshot import SEGMENTS, Snapshot, open_snapshot
+from jv5kit.storage.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 FILE = "shards.json"
 FORMAT = 1
@@ -118,6 +119,28 @@ def open_shard(folder: Path, published: Published, number: int, previous: Snapsh
     if snapshot.state.digest() != published.digests[number]:
         raise IndexDamagedError.of(path, f"shard {number} is in another state than the one that was published")
     return snapshot
+
+
+def verify_shards(folder: Path, on_documents: Callable[[int], None] | None = None) -> list[str]:
+    """Check every shard as it is published, as :func:`jv5kit.storage.verify.verify` does one index.
+
+    Raises:
+        IndexNotFoundError: there is no index.
+        IndexFormatError: its format is newer than this version reads.
+    """
+    try:
+        published = read_published(folder)
+    except IndexDamagedError as error:
+        return [str(error)]
+    problems = []
+    for number, shard in enumerate(published.shards):
+        try:
+            open_shard(folder, published, number).catalog.close()
+        except IndexDamagedError as error:
+            problems.append(str(error))
+            continue
+        problems += verify(folder / shard, on_documents, immutable=True)
+    return problems
 
 
 def publish(folder: Path, shards: Sequence[str], before: Published | None) -> Published:

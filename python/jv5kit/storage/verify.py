@@ -31,12 +31,13 @@ DOCUMENTS_TOGETHER = 10_000
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
 
-def verify(folder: Path, on_documents: Callable[[int], None] | None = None) -> list[str]:
+def verify(folder: Path, on_documents: Callable[[int], None] | None = None, *, immutable: bool = False) -> list[str]:
     """Check an index: every block of every segment, document and id, the graph, the rotation, the catalogue.
 
     Args:
         folder: of the index, which nobody may write meanwhile.
         on_documents: called with the number of documents that each step checked.
+        immutable: whether nobody ever writes it, so that it needs no lock.
 
     Returns:
         What is damaged; nothing if the index is sound.
@@ -45,15 +46,16 @@ def verify(folder: Path, on_documents: Callable[[int], None] | None = None) -> l
         IndexNotFoundError: there is no index.
         IndexLockedError: another process is writing it.
     """
-    Catalog(folder).close()
+    Catalog(folder, immutable=immutable).close()
     with ExitStack() as stack:
         try:
-            stack.enter_context(WriteLock(folder))
-            writable = True
+            if not immutable:
+                stack.enter_context(WriteLock(folder))
+            writable = not immutable
         except OSError:
             # A folder that cannot be written: nobody does, but neither can the lexical index be asked to check itself.
             writable = False
-        catalog = Catalog(folder, write=writable)
+        catalog = Catalog(folder, write=writable, immutable=immutable)
         stack.callback(catalog.close)
         found = _Verification(folder, catalog, on_documents or (lambda _: None))
         with found.problem():
