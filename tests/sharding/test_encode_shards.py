@@ -278,6 +278,18 @@ def test_what_a_killed_process_left_is_swept(here: Path, inside: Inside) -> None
     assert encode(inside, "shards") == before
 
 
+def test_what_is_in_the_folder_of_somebody_else_stays(here: Path, inside: Inside) -> None:
+    (here / "mine").mkdir()
+    for name in ("thesis.txt", "lock", ".draft.tmp"):
+        (here / "mine" / name).write_text(name)
+    for force in ([], ["--force"]):
+        outcome = inside("encode", "docs.jsonl", "-o", "mine", *force, code=2)
+        assert "mine exists and holds no embeddings of jv5kit; choose another folder" in outcome.stderr
+    assert {one.name: one.read_text() for one in (here / "mine").iterdir()} == {
+        name: name for name in ("thesis.txt", "lock", ".draft.tmp")
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

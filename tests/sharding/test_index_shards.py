@@ -10,10 +10,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command import COMMAND, Inside, checked, environment, run, write_jsonl
 
 from jv5kit import Index
+from jv5kit.sharding.building import build_shard
+from jv5kit.sources import Source
+from jv5kit.storage.state import Settings
 from jv5kit.stores.sharded import ShardedIndex
 
 QUERIES = ["the penguin 3", "a bird that swims in the cold sea", "ice"]
@@ -119,6 +123,35 @@ def test_every_shard_is_verified(here: Path, inside: Inside) -> None:
     assert len(json.loads(inside("info", "docs.jv5s", "--verify", "--json", code=1).stdout)["damaged"]) == 3
     (Path("docs.jv5s") / "shards.json").write_text("{}")
     assert "shards.json is damaged" in inside("info", "docs.jv5s", "--verify", code=1).stderr
+
+
+def test_a_disk_that_is_full_at_the_very_end(here: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All shards are built; they wait for the same command."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jv5kit.sharding.building.publish", full)
+        assert "No space left" in inside("index", "docs.jsonl", "--shards", "2", code=1).stderr
+    built = {path: path.stat().st_mtime_ns for path in Path("docs.jv5s/building").glob("0*/head")}
+    assert len(built) == 2
+    inside("index", "docs.jsonl", "--shards", "2")
+    assert {path.stat().st_mtime_ns for path in Path("docs.jv5s").glob("000001/0*/head")} == set(built.values())
+    assert [path.name for path in Path("docs.jv5s/000001").iterdir()].count("manifest.json") == 0
+
+
+def test_a_shard_that_another_attempt_has_built(tmp_path: Path) -> None:
+    settings, source = Settings(16, "ubinary", 16, rescore="none"), Source(embeddings=np.eye(5, 16, dtype=np.float32))
+    for _ in range(2):
+        assert build_shard(tmp_path / "00000", settings, source) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["00000"]
+
+
+@pytest.mark.parametrize("arguments", [["--replicas", "3"], ["--replicas", "2", "--ray", "local"], ["--replicas", "0"]])
+def test_replicas_that_nobody_would_be(here: Path, inside: Inside, arguments: list[str]) -> None:
+    outcome = inside("index", "docs.jsonl", "--shards", "2", *arguments, code=2)
+    assert "how many actors of a cluster answer for each shard, at least 1" in outcome.stderr
 
 
 def test_bad_lines_and_ids_that_are_taken(here: Path, inside: Inside) -> None:

@@ -251,6 +251,9 @@ def test_a_full_disk(mortal: PostgresServer, tmp_path: Path, inside: Inside) -> 
         ("postgresql://u:canary@h/db?nonsense=1", 'invalid URI query parameter: "nonsense"'),
         ("postgresql://u:cana/ry@h/db", "in a password write @ as %40"),
         ("postgresql://u:cana@ry@h/db", "in a password write @ as %40"),
+        ("postgresql://u@server:canary@server.example/db", "in a password write @ as %40"),
+        ("postgresql://u/ser:canary@h/db", "in a password write @ as %40"),
+        ("postgresql://u:12/canary@h/db", "in a password write @ as %40"),
         ("postgresql://u:cana?ry@h/db?nonsense=1", "is no URL that PostgreSQL takes"),
         ("postgresql://u:can%zzary@h/db", "is no URL that PostgreSQL takes"),
         ("postgresql://u@h:port/db?password=canary", "has no number as its port"),
@@ -290,6 +293,8 @@ def test_the_name_of_a_url(url: str, name: str, monkeypatch: pytest.MonkeyPatch)
 def test_passwords_are_hidden_before_anything_is_known_of_a_url() -> None:
     assert shown("postgresql://u:p@ss/wo?rd@h/db?index=x") == "postgresql://u@h/db?index=x"
     assert shown("other://h/db?password=secret&x=1") == "other://h/db?password=…&x=1"
+    assert shown("postgresql://u@s:secret@s.example/db") == "postgresql://u@s@s.example/db"
+    assert shown("postgresql://u/s:secret@h/db") == "postgresql://u/s@h/db"
     assert shown("a/folder:x@y") == "a/folder:x@y"
 
 
@@ -366,5 +371,8 @@ def test_an_engine_that_is_not_known() -> None:
 def test_places_that_contradict(folder: Path, inside: Inside) -> None:
     command = ("index", folder / "docs.jsonl", "--embeddings", folder / "x.npy")
     assert "choose one" in inside(*command, "-o", "x.jv5", "--store", "postgresql://h/db", code=2).stderr
-    assert "is no URL; a folder is named with -o" in inside(*command, "--store", "x.jv5", code=2).stderr
+    for place in ("x.jv5", "host=h password=canary"):
+        said = inside(*command, "--store", place, code=2).stderr
+        assert "is no URL (postgresql://…); a folder is named with -o" in said
+        assert "canary" not in said
     assert "a URL is named with --store" in inside(*command, "-o", "postgresql://h/db", code=2).stderr

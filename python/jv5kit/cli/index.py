@@ -147,14 +147,13 @@ def index(
     if shards is not None:
         if documents is None or embeddings is not None or goes_on or store is not None:
             raise InputError("--shards cuts a file of DOCUMENTS, for a folder: it goes with no other input or place")
+        lasting = _lasting(ray, replicas)
         folder = Path(output or _default_output(documents, ".jv5s"))
         run = _Run(str(folder), None, json=json)
         engine, flags = engine_of(workers, ray), {"force": force, "skip_invalid": skip_invalid}
         built, run.skipped = index_in_shards(
             documents, folder, asdict(wanted), model, shards, engine, json=json, quiet=quiet, **flags
         )
-        # A cluster that ends with this command has nobody to answer.
-        lasting = ray is not None and ray != "local"
         run.done(built, publish.start(folder, str(ray), None, replicas) if lasting else None)
         return
     for option, given in (("--workers", workers), ("--ray", ray), ("--replicas", None if replicas == 1 else replicas)):
@@ -188,6 +187,19 @@ def index(
     except (KeyboardInterrupt, Jv5kitError) as error:
         raise run.stopped(error) from None
     run.done(opened)
+
+
+def _lasting(ray: str | None, replicas: int) -> bool:
+    """Whether a cluster answers for the shards: one that ends with this command has nobody to ask it."""
+    from jv5kit.errors import InputError
+
+    lasting = ray is not None and ray != "local"
+    if replicas < 1 or (replicas > 1 and not lasting):
+        raise InputError(
+            f"--replicas {replicas}: how many actors of a cluster answer for each shard, at least 1; name the cluster "
+            "with --ray ADDRESS"
+        )
+    return lasting
 
 
 def _rows(embeddings: Path | None) -> EmbeddingsFile | EmbeddingsFolder | None:
@@ -244,7 +256,8 @@ def _place(output: str | None, store: str | None, source: Path) -> str:
     if output is not None and store is not None:
         raise InputError("-o DIR and --store URL are two places for one index: choose one")
     if store is not None and not is_url(store):
-        raise InputError(f"--store {store} is no URL; a folder is named with -o")
+        # It may be what libpq takes beside URLs, with a password.
+        raise InputError("what --store names is no URL (postgresql://…); a folder is named with -o")
     if output is not None and is_url(output):
         raise InputError(f"-o {shown(output)} is no folder; a URL is named with --store")
     return store or output or str(_default_output(source))

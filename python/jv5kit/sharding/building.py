@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,7 +109,9 @@ def build_shard(
                 writer.set_rotation(rotation)
             added = building.add(writer, source, skip=skip, show_progress_bar=False)
         with disk_errors(path):
-            unnamed.replace(path)
+            # Another attempt may have been first, and ended before it could say so.
+            if not path.exists():
+                unnamed.replace(path)
             fsync_path(path.parent)
     finally:
         shutil.rmtree(unnamed, ignore_errors=True)
@@ -161,8 +163,16 @@ def publish_built(folder: Path, count: int) -> Published:
     version = 1 if before is None else before.version + 1
     with disk_errors(folder):
         sweep(folder, before)
-        (folder / BUILDING).replace(folder / f"{version:06d}")
-        return publish(folder, [shard_name(version, number) for number in range(count)], before)
+        named = folder / f"{version:06d}"
+        (folder / BUILDING).replace(named)
+        try:
+            return publish(folder, [shard_name(version, number) for number in range(count)], before)
+        except BaseException:
+            # The same job goes on with it, unless it is published.
+            with suppress(OSError, Jv5kitError):
+                if not (folder / FILE).exists() or read_published(folder) == before:
+                    named.replace(folder / BUILDING)
+            raise
 
 
 _EMPTY = np.empty(0, np.uint64)

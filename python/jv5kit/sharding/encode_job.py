@@ -18,7 +18,7 @@ from jv5kit.embeddings import EmbeddingsFile
 from jv5kit.encoder import cut_texts
 from jv5kit.errors import InputError
 from jv5kit.sharding.encoding import Encoding, encode_shard
-from jv5kit.sharding.manifest import goes_on, write_manifest
+from jv5kit.sharding.manifest import MANIFEST, goes_on, write_manifest
 from jv5kit.sharding.pieces import Done, Piece, check_unchanged, pieces_of
 from jv5kit.storage.folder import disk_errors
 from jv5kit.storage.lock import WriteLock
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from jv5kit.errors import DocumentError
     from jv5kit.sharding.engines import Engine
     from jv5kit.sharding.ranges import Cut
-
-MANIFEST = "manifest.json"
 
 _SHARDS = ("embeddings-*-of-*.npy", "ids-*-of-*.jsonl")
 
@@ -81,6 +79,8 @@ class EncodeJob:
         """
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            # Before anything is written: what somebody else has there may be named as ours is.
+            self._check_own()
             lock = WriteLock(self.folder)
         try:
             with disk_errors(self.folder):
@@ -131,10 +131,15 @@ class EncodeJob:
             )
         return Done(piece, documents, tuple(skipped), cut)
 
+    def _check_own(self) -> None:
+        """Refuse a folder that holds something else."""
+        # Another job may be beginning, or have ended before it had a manifest.
+        ours = {"lock", MANIFEST, *(one.name for one in self.folder.glob(f".{MANIFEST}.*.tmp"))}
+        if not (self.folder / MANIFEST).exists() and any(one.name not in ours for one in self.folder.iterdir()):
+            raise InputError(f"{self.folder} exists and holds no embeddings of jv5kit; choose another folder")
+
     def _begin(self, *, force: bool) -> None:
         path = self.folder / MANIFEST
-        if not path.exists() and any(one.name != "lock" and one.suffix != ".tmp" for one in self.folder.iterdir()):
-            raise InputError(f"{self.folder} exists and holds no embeddings of jv5kit; choose another folder")
         self._sweep(".*.tmp")
         if not goes_on(path, self.manifest(), force=force):
             self._sweep(*_SHARDS)

@@ -19,7 +19,7 @@ from jv5kit.building import ROTATION_SAMPLE, add, whole
 from jv5kit.documents import read_documents, read_range
 from jv5kit.encoder import cut_texts
 from jv5kit.sharding.building import BUILDING, build_shard, new_shards, publish_built, settle_duplicates
-from jv5kit.sharding.manifest import goes_on, write_manifest
+from jv5kit.sharding.manifest import MANIFEST, goes_on, write_manifest
 from jv5kit.sharding.pieces import Done, Piece, check_unchanged, pieces_of
 from jv5kit.sharding.published import shard_path
 from jv5kit.sources import Source
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from jv5kit.sharding.published import Published
     from jv5kit.sharding.ranges import Cut
     from jv5kit.storage.state import Settings
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +112,9 @@ class IndexJob:
         """
         place, count = self.folder / BUILDING, len(self.cut.ranges)
         settle_duplicates(place, count, refused if self.skip_invalid else None)
-        (place / MANIFEST).unlink()
-        return publish_built(self.folder, count)
+        published = publish_built(self.folder, count)
+        (self.folder / published.shards[0]).with_name(MANIFEST).unlink(missing_ok=True)
+        return published
 
     def load(self) -> Callable[[Piece], Done]:
         """What builds a shard, with the model loaded."""

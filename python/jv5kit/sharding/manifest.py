@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+MANIFEST = "manifest.json"
+
 FORMAT = 1
 
 _WHEREVER = "model"

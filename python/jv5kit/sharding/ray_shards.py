@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from jv5kit.sharding.searcher import Question
 
 NAMESPACE = "jv5kit"
-"""Of the actors' names, ``NAME/SHARD/REPLICA``."""
+"""Of the actors' names, ``NAME/SHARD-of-SHARDS/REPLICA``: one that is missing is seen to be."""
 
 WAIT_SECONDS = 120.0
 """How long a shard is waited for that has no actor alive."""
@@ -35,7 +36,10 @@ SLOW_SECONDS = 2.0
 RETRY_SECONDS = 0.1
 """From one attempt to the next, where a shard has no actor alive."""
 
-_ACTOR = re.compile(r"(.+)/(\d+)/(\d+)")
+REPUBLISH_SECONDS = 10.0
+"""How long a name is looked for whose actors have ended: others are about to have it, where it is published again."""
+
+_ACTOR = re.compile(r"(.+)/(\d+)-of-(\d+)/(\d+)")
 
 
 class ShardActor:
@@ -84,7 +88,7 @@ def publish(ray: Any, folder: Path, name: str, replicas: int = 1) -> None:
     affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     actors = [
         remote.options(
-            name=f"{name}/{number}/{replica}",
+            name=_name(name, number, count, replica),
             # Its machine by preference: elsewhere, where that is lost.
             scheduling_strategy=affinity(nodes[(number + replica) % len(nodes)], soft=True),
         ).remote(str(folder), number, count, threads)
@@ -105,8 +109,10 @@ def publish(ray: Any, folder: Path, name: str, replicas: int = 1) -> None:
 def unpublish(ray: Any, name: str) -> int:
     """End the actors of a name; returns how many there were."""
     actors = _actors(ray, name)
-    for number, replica in actors:
-        ray.kill(ray.get_actor(f"{name}/{number}/{replica}", NAMESPACE))
+    for actor in actors:
+        # It may have ended since.
+        with suppress(ValueError):
+            ray.kill(ray.get_actor(_name(name, *actor), NAMESPACE))
     # A name is free when its actor is gone.
     deadline = time.monotonic() + WAIT_SECONDS
     while _actors(ray, name) and time.monotonic() < deadline:
@@ -155,7 +161,7 @@ class RayShards:
         flying: dict[Any, tuple[int, int]] = {}
         deadline = time.monotonic() + WAIT_SECONDS
         for shard in calls:
-            self._call(flying, shard, self._preferred[shard], calls[shard])
+            self._call(flying, shard, self._preferred.get(shard, 0), calls[shard])
         while len(answers) < len(calls):
             if time.monotonic() > deadline:
                 late = min(calls.keys() - answers.keys())
@@ -167,7 +173,7 @@ class RayShards:
             if not ready:
                 for shard in calls.keys() - answers.keys():
                     busy = {replica for other, replica in flying.values() if other == shard}
-                    for replica in sorted(set(self._replicas[shard]) - busy)[:1]:
+                    for replica in sorted(self._replicas.get(shard, {}).keys() - busy)[:1]:
                         self._call(flying, shard, replica, calls[shard])
             for reference in ready:
                 shard, replica = flying.pop(reference)
@@ -182,52 +188,76 @@ class RayShards:
                 if isinstance(answer, Jv5kitError):
                     raise answer
                 answers[shard] = answer
-                self._preferred[shard] = replica
+                # What was looked up meanwhile may have no such actor.
+                if replica in self._replicas.get(shard, {}):
+                    self._preferred[shard] = replica
         return answers
 
     def _call(self, flying: dict[Any, tuple[int, int]], shard: int, replica: int, call: tuple[str, Any]) -> None:
         method, arguments = call
-        flying[getattr(self._replicas[shard][replica], method).remote(*arguments)] = shard, replica
+        # Another thread may have looked up others, or an index of fewer shards.
+        replicas = self._replicas.get(shard)
+        if replicas is None:
+            raise self._reshaped()
+        replica = replica if replica in replicas else min(replicas)
+        flying[getattr(replicas[replica], method).remote(*arguments)] = shard, replica
 
     def _after_failure(self, shard: int, replica: int) -> int:
         """The replica to ask after one that failed: the next one, or the same one a little later."""
-        others = sorted(self._replicas[shard])
-        following = others[(others.index(replica) + 1) % len(others)]
-        if following <= replica:
-            # All were asked. They may be other ones by now.
-            time.sleep(RETRY_SECONDS)
-            self._look_up()
-        return following if following in self._replicas[shard] else min(self._replicas[shard])
+        later = [one for one in self._replicas.get(shard, {}) if one > replica]
+        if later:
+            return min(later)
+        # All were asked. They may be other ones by now.
+        time.sleep(RETRY_SECONDS)
+        self._look_up(patience=REPUBLISH_SECONDS)
+        return min(self._replicas.get(shard, {0: None}))
 
-    def _look_up(self) -> None:
-        replicas: dict[int, dict[int, Any]] = {}
-        for number, replica in _actors(self._ray, self._name):
-            actor = self._ray.get_actor(f"{self._name}/{number}/{replica}", NAMESPACE)
-            replicas.setdefault(number, {})[replica] = actor
-        if sorted(replicas) != list(range(len(replicas))) or not replicas:
+    def _reshaped(self) -> ReshapedError:
+        return ReshapedError(f"{self._name!r} at {self._address} has {len(self._replicas)} shards by now")
+
+    def _look_up(self, patience: float = 0.0) -> None:
+        deadline = time.monotonic() + patience
+        while True:
+            replicas: dict[int, dict[int, Any]] = {}
+            counts = set()
+            for number, count, replica in _actors(self._ray, self._name):
+                # It may have ended since.
+                with suppress(ValueError):
+                    actor = self._ray.get_actor(_name(self._name, number, count, replica), NAMESPACE)
+                    replicas.setdefault(number, {})[replica] = actor
+                    counts.add(count)
+            whole = len(counts) == 1 and len(replicas) == max(counts)
+            if whole or time.monotonic() > deadline:
+                break
+            time.sleep(RETRY_SECONDS)
+        if not whole:
             there = ", ".join(sorted(published(self._ray))) or "nothing"
             raise IndexNotFoundError(
                 f"no index is published as {self._name!r} at {self._address} (there is: {there}): publish one in "
                 f"shards with 'jv5kit publish FOLDER --ray {self._address}'"
             )
-        self._replicas = replicas
         self._preferred = {shard: min(replicas[shard]) for shard in replicas}
+        self._replicas = replicas
 
 
 def published(ray: Any) -> set[str]:
     """The names that indexes are published by on the cluster."""
-    return {name for name, _, _ in _all_actors(ray)}
+    return {name for name, *_ in _all_actors(ray)}
 
 
-def _actors(ray: Any, name: str) -> list[tuple[int, int]]:
-    """The shards and the replicas of the actors of a name."""
-    return sorted((number, replica) for found, number, replica in _all_actors(ray) if found == name)
+def _name(name: str, number: int, count: int, replica: int) -> str:
+    return f"{name}/{number}-of-{count}/{replica}"
 
 
-def _all_actors(ray: Any) -> list[tuple[str, int, int]]:
+def _actors(ray: Any, name: str) -> list[tuple[int, int, int]]:
+    """The shard, the number of shards and the replica of each actor of a name."""
+    return sorted((number, count, replica) for found, number, count, replica in _all_actors(ray) if found == name)
+
+
+def _all_actors(ray: Any) -> list[tuple[str, int, int, int]]:
     found = []
     for actor in ray.util.list_named_actors(all_namespaces=True):
         match = _ACTOR.fullmatch(actor["name"]) if actor["namespace"] == NAMESPACE else None
         if match is not None:
-            found.append((match[1], int(match[2]), int(match[3])))
+            found.append((match[1], int(match[2]), int(match[3]), int(match[4])))
     return found

@@ -9,8 +9,7 @@ import numpy as np
 
 from jv5kit.embeddings import EmbeddingsFile
 from jv5kit.errors import InputError
-from jv5kit.sharding.encode_job import MANIFEST
-from jv5kit.sharding.manifest import read_manifest
+from jv5kit.sharding.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

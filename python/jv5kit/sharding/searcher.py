@@ -7,6 +7,7 @@ have alone; those that the whole index would have are the best of them.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
@@ -75,10 +76,13 @@ class LocalShards:
 
     def ask(self, questions: Mapping[int, Question]) -> dict[int, tuple[int, Any]]:
         """See :class:`Shards`."""
+        shards = self._shards
+        if max(questions, default=-1) >= len(shards):
+            # Another thread has taken up an index of fewer shards.
+            raise ReshapedError(f"{self._folder} has {len(shards)} shards by now")
         try:
             return {
-                number: getattr(self._shards[number], method)(*arguments)
-                for number, (method, arguments) in questions.items()
+                number: getattr(shards[number], method)(*arguments) for number, (method, arguments) in questions.items()
             }
         except ReshapedError:
             self._open()
@@ -142,7 +146,14 @@ class Searcher:
 
     def refresh(self) -> bool:
         """Take up the newest state; returns whether there was a new one."""
-        before, self.state = self.state, self._describe()
+        before = self.state
+        question: Question = "version", ()
+        # One shard knows whether there is; where others do not see it yet, their answers will say so.
+        with suppress(ReshapedError):
+            ((checksum, _),) = self._shards.ask({0: question}).values()
+            if checksum == before.checksum:
+                return False
+        self.state = self._describe()
         return self.state.checksum != before.checksum
 
     def close(self) -> None:
@@ -229,7 +240,7 @@ class Searcher:
             try:
                 return question(self.state)
             except (OutdatedError, ReshapedError):
-                self.refresh()
+                self.state = self._describe()
 
     def _describe(self) -> State:
         """The newest state."""

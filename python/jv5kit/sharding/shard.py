@@ -85,6 +85,10 @@ class Shard:
         self._data = b""
         self._snapshots: dict[int, Snapshot] = {}
 
+    def version(self) -> tuple[int, None]:
+        """The published state, by its checksum alone."""
+        return self._newest()[0], None
+
     def describe(self) -> tuple[int, Description]:
         """What it is."""
         checksum, snapshot = self._newest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -238,9 +239,11 @@ class ShardedWriter(_Shards):
     def abandon(self) -> None:
         """Let others write; what was not published is nothing."""
         if not self._closed:
-            for shard, writer in self._writers.items():
+            for writer in self._writers.values():
                 writer.abandon()
-                shutil.rmtree(self._folder / shard_name(self._published.version + 1, shard), ignore_errors=True)
+            # What is published tells what is nothing: an error may come after the state has got its name.
+            with suppress(Jv5kitError):
+                sweep(self._folder, read_published(self._folder))
         self._writers = {}
         for snapshot in self._opened:
             snapshot.catalog.close()

@@ -160,7 +160,7 @@ def shown(name: str | os.PathLike[str]) -> str:
     if not is_url(name):
         return str(name)
     # Rather too much is hidden than too little: up to the last @.
-    hidden = re.sub(r"(://[^:@/?]*):.*@", r"\1@", str(name), flags=re.DOTALL)
+    hidden = re.sub(r"(://[^:]*):.*@", r"\1@", str(name), flags=re.DOTALL)
     return re.sub(r"((?:^|[?&])[a-z]*password=)[^&]*", r"\1…", hidden, flags=re.IGNORECASE)
 
 

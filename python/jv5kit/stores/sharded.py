@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import abstractmethod
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from jv5kit.errors import InputError
 from jv5kit.index_settings import check_settings, settings_of
 from jv5kit.search_modes import modes_of
 from jv5kit.sharding.building import check_free, new_shards, publish_built
+from jv5kit.sharding.manifest import MANIFEST
 from jv5kit.sharding.published import FILE
 from jv5kit.sharding.searcher import LocalShards, Searcher, Shards
 from jv5kit.sharding.writer import NewShardsWriter, ShardedWriter
@@ -113,6 +115,14 @@ class ShardedStore(EngineStore):
             source = replace(source, documents=list(source.documents))
         settings = settings_of(source, options.get("dim"), precision, rescore, passages=passages)
         with new_shards(folder, force=force) as place:
+            if (place / MANIFEST).exists() and not force:
+                raise InputError(
+                    f"{place} holds shards of 'jv5kit index --shards' that was interrupted: go on with that command, "
+                    "or replace them with --force (force=True)"
+                )
+            # What a build that died has left.
+            shutil.rmtree(place)
+            place.mkdir()
             writer = NewShardsWriter(place, settings, shards, source.total() or 0)
             with building.whole(writer):
                 building.add_as_told(writer, source, options, rotate=options.get("rotate", False))

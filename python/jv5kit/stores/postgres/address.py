@@ -89,9 +89,11 @@ def _without_index(url: str) -> tuple[str, list[str]]:
 
 def _check_ports(url: str) -> None:
     """Refuse what libpq would take for a port and name in its error: mostly the rest of a password."""
-    hosts = re.split(r"[/?]", _split(url)[1], maxsplit=1)[0]
+    rest = _split(url)[1]
+    hosts = re.split(r"[/?]", rest, maxsplit=1)[0]
     ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts.split(",")]
-    if "@" in hosts or not all(port == "" or port.isdecimal() for port in ports):
+    # An @ behind the host, too, is mostly one of a password.
+    if "@" in rest.partition("?")[0] or not all(port == "" or port.isdecimal() for port in ports):
         raise InputError(
             f"{shown(url)} has no number as its port; in a password write @ as %40, : as %3A, / as %2F, ? as %3F"
         )
