@@ -77,3 +77,18 @@ def test_long_contexts_are_compared_by_base() -> None:
         records[-1]["scores"][0]["set"] = "passkey-256"
     assert [holds for _, holds, _ in verdicts.long(records)] == [True, False]
     assert "| after the long phase, base raised | 1.00M | 0.4000 |" in list(report.report(records))
+
+
+@pytest.mark.parametrize(("ours", "holds"), [(0.58, True), (0.5705, False)])
+def test_losses_are_compared_by_the_seeds_that_all_have(ours: float, holds: bool) -> None:
+    """And by more than seeds differ."""
+    others = [name for name in list(claims.LOSSES)[:6] if name != "NCE + distill + GOR"]
+    records = [record("losses", name, whole=0.57) for name in others]
+    records.append(record("losses", "NCE + distill + GOR", whole=ours))
+    # Of no account, but for how far seeds are apart.
+    records += [record("losses", "NCE + distill", seed, whole=0.57 + seed / 1000) for seed in (1, 2)]
+    best, helps, *_ = verdicts.losses(records)
+    assert best[1] == holds
+    assert "NCE + distill 57.00" in best[2]
+    assert "seeds of one run 0.20" in best[2]
+    assert not helps[1]

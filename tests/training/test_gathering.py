@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import models
 import pytest
 import torch
-from gradients import PLAIN, SHARDED, gradients
+from gradients import PLAIN, SHARDED, gradients, loop_of
 from runs import environment
 from safetensors.torch import load_file
 
 from jv5kit.training.gathering import share
+from jv5kit.training.sharding import clip_gradients
 
 SCRIPT = Path(__file__).with_name("gradients.py")
 
@@ -86,3 +88,19 @@ def test_shares_are_the_whole(count: int, processes: int) -> None:
 
 def test_processes_part_before_they_end(two: Gradients) -> None:
     assert all(two[f"end of {process}"]["parted"] for process in range(2))
+
+
+def test_what_another_device_has_drawn_is_drawn_anew(tiny_model: Path, padded: Path, tmp_path: Path) -> None:
+    """The generator of a GPU has another state than that of a CPU."""
+    loop = loop_of(PLAIN["retrieval"], str(tiny_model), str(padded), tmp_path)
+    checkpoint = loop.checkpoint()
+    other = {"0": torch.zeros(16, dtype=torch.uint8)}
+    loop.go_on(replace(checkpoint, trained=loop.trained(), optimizer={}, random=other))
+
+
+def test_no_gradients_have_no_norm() -> None:
+    learned, other = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
+    assert clip_gradients([other], 0.5) == 0.0
+    learned.grad = torch.tensor([3.0, 0.0, 4.0])
+    assert clip_gradients([other, learned], 0.5) == pytest.approx(5.0)
+    torch.testing.assert_close(learned.grad, torch.tensor([0.3, 0.0, 0.4]), rtol=1e-5, atol=1e-6)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 import pytest
+from safetensors import SafetensorError
 
-from jv5kit.errors import InputError
+from jv5kit.errors import InputError, Jv5kitError
 from jv5kit.training.processes import is_first_to_say, launched, meet, most, restarts, together
 
 
@@ -16,6 +17,9 @@ def test_one_process_agrees_with_itself() -> None:
     assert is_first_to_say("something")
     with pytest.raises(InputError, match="of its own"), together():
         raise InputError("of its own")
+    # What a full disk is to safetensors.
+    with pytest.raises(Jv5kitError, match="tensors cannot be written or read: no space"), together():
+        raise SafetensorError("no space")
 
 
 @pytest.fixture

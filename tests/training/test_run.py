@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,9 @@ from typing import Any
 import pytest
 from runs import command, config, environment, records, weights, write_rows
 from safetensors.torch import load_file
+
+from jv5kit.errors import InputError
+from jv5kit.training import outputs
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +198,17 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert f"go on with: jv5kit train --resume -o {tmp_path / 'run'}" in outcome.stderr
     # Nothing that was done is done again.
     assert (tmp_path / "run/checkpoints/retrieval/step-000004").is_dir()
+    # What fails torchrun starts again, as long as it may.
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+
+    def interrupted_at_once(self: Loop) -> dict[str, Any]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    monkeypatch.setattr(Loop, "step", interrupted_at_once)
+    assert "interrupted after step 5" in inside("train", "--resume", "-o", tmp_path / "again").stderr
+    monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS")
     monkeypatch.setattr(Loop, "step", step)
     inside("train", "--resume", "-o", tmp_path / "run")
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
@@ -235,3 +250,11 @@ def test_a_replacement_that_was_cut_off(tmp_path: Path) -> None:
     take_back(tmp_path, "a/b")
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["a", "a/b", "a/b/file"]
     assert (tmp_path / "a/b/file").read_text() == "new"
+
+
+def test_a_folder_that_another_process_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "_SEEN_TRIES", 2)
+    with pytest.raises(InputError, match="has nothing here of what the first process wrote there"):
+        outputs.check_seen(tmp_path)
+    (tmp_path / "run.toml").touch()
+    outputs.check_seen(tmp_path)

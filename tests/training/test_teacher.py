@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from jv5kit.errors import InputError
+from jv5kit.training.opening import load_teacher
+from jv5kit.training.sizes import TeacherSettings
 from jv5kit.training.teacher import Teacher
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from jv5kit import Encoder
 
 TEXTS = ["a penguin", "the sea", "a bird of ice", ""]
@@ -108,3 +110,39 @@ def test_a_cache_of_other_dimensions(encoder: Encoder, tmp_path: Path) -> None:
     teacher._write([("", "a")], np.ones((1, 7), np.float16))
     with pytest.raises(InputError, match=r"has embeddings of 7 dimensions, the teacher .* makes 64: .*remove"):
         Teacher(encoder, tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are not listed here")
+def test_any_number_of_shards_takes_no_open_files(encoder: Encoder, tmp_path: Path) -> None:
+    teacher = Teacher(encoder, tmp_path)
+    texts = [f"the penguin {i}" for i in range(40)]
+    for text in texts:
+        teacher.prepare([("", text)])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    rows = teacher.rows(texts, "")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    again = Teacher(encoder, tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(teacher.folder.glob("*.safetensors"))) == 40
+    np.testing.assert_array_equal(again.rows(texts, ""), rows)
+
+
+@pytest.mark.parametrize(
+    ("device", "mixed", "dtype"), [("cuda", "bf16", "bfloat16"), ("cuda", "no", None), ("cpu", "bf16", None)]
+)
+def test_the_type_of_a_teacher(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, mixed: str, dtype: str | None
+) -> None:
+    """On a GPU that of the student's products, for which memory is estimated."""
+    given = []
+
+    def loaded(model: str, **options: object) -> Encoder:
+        given.append((model, options))
+        return encoder
+
+    monkeypatch.setattr("jv5kit.training.opening.Encoder.from_pretrained", loaded)
+    accelerator: Any = SimpleNamespace(
+        device=SimpleNamespace(type=device), mixed_precision=mixed, process_index=0, num_processes=1
+    )
+    load_teacher(TeacherSettings(model="some", cache=str(tmp_path)), accelerator)
+    assert given == [("some", {"dtype": dtype})]

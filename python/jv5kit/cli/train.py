@@ -109,14 +109,18 @@ def train(
             return
         if output is None:
             raise InputError("say where the run goes with -o DIR")
+        from jv5kit.training.interrupts import Interrupted
         from jv5kit.training.run import Run
 
         run = Run(settings, output, stages=stages, tasks=tasks, resume=resume, show=False if quiet or json else None)
         try:
             run.train()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if first:
                 print(f"jv5kit: go on with: {_command()} train --resume -o {output}", file=sys.stderr)
+            if isinstance(error, Interrupted) and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+                # torchrun would start again what failed. One process alone may not end so: the others wait for it.
+                raise typer.Exit(0) from None
             raise
     if json and first:
         print_json({"output": str(output), "phases": [phase.name for phase in run.phases]})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import atexit
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 
-from jv5kit.training.processes import meet, part
+from jv5kit.training.processes import PATIENCE, meet, part
 
 
 def accelerator_of(*, bfloat16: bool) -> Accelerator:
@@ -18,7 +18,10 @@ def accelerator_of(*, bfloat16: bool) -> Accelerator:
     """
     meet()
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), mixed_precision="bf16" if bfloat16 and fast_bfloat16() else "no"
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="bf16" if bfloat16 and fast_bfloat16() else "no",
+        # Of processes that have not met.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     if accelerator.num_processes > 1:
         atexit.register(part)

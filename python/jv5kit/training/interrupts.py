@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+class Interrupted(KeyboardInterrupt):
+    """After Ctrl-C, when all processes have finished a step, and it is in a checkpoint."""
+
+
 @contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
     """Inside, a first Ctrl-C is only noted, and a second one interrupts at once.

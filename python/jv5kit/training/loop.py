@@ -222,14 +222,16 @@ class Loop:
     def go_on(self, checkpoint: Checkpoint) -> None:
         """Take up a phase after the last step of a checkpoint, whatever number of processes has written it.
 
-        A process that was there draws on as it would have, another one anew.
+        A process that was there draws on as it would have, another one, or one on another device, anew.
         """
         self.load(checkpoint.trained)
         restore(self._optimizer, checkpoint.optimizer)
         self._coming.go_to(checkpoint.data)
         self.step_number = checkpoint.step
         state = checkpoint.random.get(str(self._accelerator.process_index))
-        if state is None:
+        own = torch.cuda.get_rng_state() if self._accelerator.device.type == "cuda" else torch.get_rng_state()
+        # A GPU's generator has another state than a CPU's.
+        if state is None or len(state) != len(own):
             self._draw_apart()
         elif self._accelerator.device.type == "cuda":
             torch.cuda.set_rng_state(state)

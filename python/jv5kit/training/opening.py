@@ -85,7 +85,9 @@ def load_teacher(settings: TeacherSettings, accelerator: Accelerator) -> Teacher
         ModelNotFoundError: it cannot be found or read.
         InputError: its cache is that of another model.
     """
-    encoder = Encoder.from_pretrained(settings.model)
+    # As the student: in float32, which torch takes if it is not told, the teacher would be most of the memory.
+    half = accelerator.device.type == "cuda" and accelerator.mixed_precision == "bf16"
+    encoder = Encoder.from_pretrained(settings.model, dtype="bfloat16" if half else None)
     if settings.length:
         length = min(settings.length, encoder.checkpoint.max_tokens)
         encoder = Encoder(replace(encoder.checkpoint, max_tokens=length), encoder.backend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from jv5kit.training.rows import Source
     from jv5kit.training.sizes import DataSettings
+
+_SEEN_TRIES, _SEEN_PAUSE = 300, 0.1
+"""How often a file that another process has written is looked for, and the seconds from one time to the next."""
 
 
 def check_folder(settings: RunSettings, folder: Path, *, resume: bool, begin: bool = False) -> None:
@@ -56,6 +60,22 @@ def check_folder(settings: RunSettings, folder: Path, *, resume: bool, begin: bo
             f"{folder} was begun with {name} = {was!r}, and now it is {now!r}: go on with the same settings "
             f"(--config {path}), or name another folder with --output"
         )
+
+
+def check_seen(folder: Path) -> None:
+    """Refuse a folder that is not on a disk that all processes see, after the first one has described the run in it.
+
+    Raises:
+        InputError: this process does not see that.
+    """
+    # A network may show a new file late.
+    for _ in range(_SEEN_TRIES):
+        if (folder / "run.toml").exists():
+            return
+        time.sleep(_SEEN_PAUSE)
+    raise InputError(
+        f"{folder} has nothing here of what the first process wrote there: name a folder on a disk that all see"
+    )
 
 
 def write_description(settings: RunSettings, sources: Sequence[tuple[DataSettings, Source]], folder: Path) -> None:

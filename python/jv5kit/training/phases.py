@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from jv5kit.errors import InputError
 from jv5kit.tasks import TASKS, Task
 from jv5kit.training.objectives import (
     ClassificationObjective,
@@ -18,6 +19,7 @@ from jv5kit.training.sizes import ClusteringSettings, DistillSettings, Retrieval
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jv5kit.training.objectives import Nested
     from jv5kit.training.sizes import PhaseSettings, RunSettings
 
 Stage = Literal["distill", "long", "adapt"]
@@ -72,3 +74,16 @@ def asks_teacher(phase: Phase) -> bool:
         case TextMatchingSettings(distill=weight):
             return weight > 0
     return False
+
+
+def nested_of(settings: RunSettings, dim: int) -> Nested:
+    """The Matryoshka dimensions of a student, each with its weight.
+
+    Raises:
+        InputError: one of them is beyond the student's.
+    """
+    student = settings.student
+    dims = student.dims or (dim,)
+    if max(dims) > dim:
+        raise InputError(f"student.dims has {max(dims)}; the student has {dim} dimensions")
+    return list(zip(dims, student.dim_weights or (1.0,) * len(dims), strict=True))

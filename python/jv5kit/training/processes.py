@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 
 from jv5kit.errors import Jv5kitError
 from jv5kit.logs import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: for one that reads all rows, or writes a large checkpoint."""
 
 _c10d: Any = dist
 """Of the same module, what it does not say that it exports."""
@@ -53,7 +57,11 @@ def meet() -> None:
         store = _c10d.PrefixStore(f"jv5kit/start/{restarts()}", _torchruns_store(_c10d.default_pg_timeout))
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         dist.init_process_group(
-            "nccl" if torch.cuda.is_available() else "gloo", store=store, rank=rank, world_size=size
+            "nccl" if torch.cuda.is_available() else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=PATIENCE,
         )
     elif os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
         logger.warning("a restart may hang: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun, on each box")
@@ -95,6 +103,8 @@ def together() -> Iterator[None]:
         yield
     except (Jv5kitError, OSError) as caught:
         error = caught
+    except SafetensorError as caught:
+        error = Jv5kitError(f"tensors cannot be written or read: {caught}")
     errors: list[Exception | None] = [error] * processes()
     if len(errors) > 1:
         dist.all_gather_object(errors, error)

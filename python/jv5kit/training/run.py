@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load_file
 
 from jv5kit.encoder import one_warning
-from jv5kit.errors import InputError
+from jv5kit.errors import InputError, Jv5kitError
 from jv5kit.logs import logger
 from jv5kit.progress import ProgressBar
 from jv5kit.rotation import Rotation
@@ -35,7 +35,7 @@ from jv5kit.training import lora
 from jv5kit.training.batches import Batches
 from jv5kit.training.checkpoints import read_checkpoint, write_checkpoint
 from jv5kit.training.hardware import accelerator_of
-from jv5kit.training.interrupts import interrupts
+from jv5kit.training.interrupts import Interrupted, interrupts
 from jv5kit.training.journal import Journal
 from jv5kit.training.judging import Judge
 from jv5kit.training.loop import Coming, Loop, Targets
@@ -49,6 +49,7 @@ from jv5kit.training.objectives import (
 from jv5kit.training.opening import fit_rotation, load_student, load_teacher, open_data, rotation_sample
 from jv5kit.training.outputs import (
     check_folder,
+    check_seen,
     done_phases,
     put_in_place,
     take_back,
@@ -56,7 +57,7 @@ from jv5kit.training.outputs import (
     write_tensors,
     write_text,
 )
-from jv5kit.training.phases import KINDS, STAGES, asks_teacher, phases_of
+from jv5kit.training.phases import KINDS, STAGES, asks_teacher, nested_of, phases_of
 from jv5kit.training.processes import launched, most, restarts, together
 from jv5kit.training.projection import Distillation
 from jv5kit.training.sharding import spread
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from jv5kit.training.objectives import Nested, Objective
+    from jv5kit.training.objectives import Objective
     from jv5kit.training.phases import Phase, Stage
     from jv5kit.training.rows import Source
     from jv5kit.training.sizes import RunSettings
@@ -117,6 +118,11 @@ class Run:
         with together():
             if self._first:
                 take_back(output, "student")
+        if self._accelerator.num_processes > 1:
+            # One writes the rows to their store, and all read them.
+            with together():
+                for given in settings.data if self._first else ():
+                    open_data(given)
         with together():
             self._open(stages, tasks)
 
@@ -144,11 +150,13 @@ class Run:
 
         Raises:
             Jv5kitError: a loss or a gradient is no number; a checkpoint cannot be written.
-            KeyboardInterrupt: after Ctrl-C; what was done is in a checkpoint.
+            Interrupted: after Ctrl-C; what was done is in a checkpoint.
         """
         with together():
             if self._first:
                 write_description(self.settings, self._sources, self.output)
+        with together():
+            check_seen(self.output)
         done = done_phases(self.output)
         # The teacher's texts that are longer than its context.
         with one_warning():
@@ -184,6 +192,9 @@ class Run:
             targets,
         )
         checkpoint = read_checkpoint(folder)
+        step = 0 if checkpoint is None else checkpoint.step
+        if most(step) != -most(-step):
+            raise Jv5kitError(f"the processes read other checkpoints in {folder}: put it on a disk that all see")
         if checkpoint is not None:
             loop.go_on(checkpoint)
             logger.info("%s goes on after step %d", phase.name, checkpoint.step)
@@ -222,7 +233,7 @@ class Run:
                             write_checkpoint(folder, checkpoint)
                 if stop:
                     logger.warning("interrupted after step %d of %s", loop.step_number, phase.name)
-                    raise KeyboardInterrupt
+                    raise Interrupted
 
     def _keep(self, loop: Loop, path: Path) -> None:
         trained = loop.trained()
@@ -234,7 +245,9 @@ class Run:
     def _average(self, phase: Phase, loop: Loop, folder: Path) -> None:
         """Take the mean of the last weights and the earlier ones, where that is asked for."""
         if _averages(phase) and (folder / "earlier.safetensors").exists():
-            earlier = load_file(folder / "earlier.safetensors")
+            # The first process removes it in the end, when all have read it.
+            with together():
+                earlier = load_file(folder / "earlier.safetensors")
             loop.load({name: (last + earlier[name]) / 2 for name, last in loop.trained().items()})
 
     def _finish(self, phase: Phase, objective: Objective, folder: Path) -> None:
@@ -379,16 +392,3 @@ class Run:
 def _averages(phase: Phase) -> bool:
     """Whether the weights of a phase are the mean of the last ones and earlier ones."""
     return bool(getattr(phase.settings, "average", False))
-
-
-def nested_of(settings: RunSettings, dim: int) -> Nested:
-    """The Matryoshka dimensions of a student, each with its weight.
-
-    Raises:
-        InputError: one of them is beyond the student's.
-    """
-    student = settings.student
-    dims = student.dims or (dim,)
-    if max(dims) > dim:
-        raise InputError(f"student.dims has {max(dims)}; the student has {dim} dimensions")
-    return list(zip(dims, student.dim_weights or (1.0,) * len(dims), strict=True))

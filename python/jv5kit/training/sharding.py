@@ -81,7 +81,10 @@ def like(parameter: Tensor, value: Tensor) -> Tensor:
 
 def clip_gradients(parameters: Iterable[Tensor], limit: float) -> float:
     """Scale gradients so that the norm of all together is at most ``limit``; returns what it was."""
-    kinds = [kind for kind in of_each_kind(parameters) if kind]
+    # The norm of no gradients would be on the CPU.
+    kinds = [kind for kind in of_each_kind(parameters) if _gradients(kind)]
+    if not kinds:
+        return 0.0
     if not any(map(is_spread, kinds[0])):
         return float(clip_grad_norm_(kinds[0], limit))
     from torch.nn.utils import clip_grads_with_norm_, get_total_norm

@@ -1,9 +1,10 @@
 """A teacher's embeddings: each text is encoded once and kept on disk, for this run and for all later ones.
 
 The cache of a teacher is a folder named by its fingerprint, with shards: safetensors files of ``keys`` (a hash of
-prompt and text) and ``rows`` (float16, unit length), each with a CRC32C. Rows are mapped, and checked before the first
-of them is used. A shard is written aside and renamed, and no other is touched, so that runs may share a cache; one that
-is damaged is passed over, and its texts are encoded again.
+prompt and text) and ``rows`` (float16, unit length), each with a CRC32C. Rows are checked the first time that some of
+them are read, and mapped no longer than that, so that any number of shards takes one open file. A shard is written
+aside and renamed, and no other is touched, so that runs may share a cache; one that is damaged is passed over, and its
+texts are encoded again.
 """
 
 from __future__ import annotations
@@ -46,17 +47,23 @@ Prompted = tuple[str, str]
 class _Shard:
     path: Path
     keys: NDArray[np.uint8]
-    rows: NDArray[np.float16]
     checksum: int
     checked: bool = False
 
-    def is_sound(self) -> bool:
-        """Whether the rows are those that were written."""
-        if not self.checked and self.checksum != _native.crc32c(self.rows.tobytes()):
+    def read(self) -> NDArray[np.float16] | None:
+        """The rows, or None if they are not those that were written."""
+        try:
+            rows = _array(read_weights([self.path])["rows"])
+        except ModelNotFoundError as error:
+            if self.path.exists():
+                raise
+            logger.warning("%s: its texts are encoded again", error)
+            return None
+        if not self.checked and self.checksum != _native.crc32c(rows.tobytes()):
             logger.warning("%s is damaged: its texts are encoded again", self.path)
-            return False
+            return None
         self.checked = True
-        return True
+        return rows
 
 
 class Teacher:
@@ -131,8 +138,9 @@ class Teacher:
         found = np.empty((len(texts), self.dim), np.float32)
         for number in np.unique(places[:, 0]).tolist():
             here = places[:, 0] == number
-            if number >= 0 and self._shards[number].is_sound():
-                found[here] = self._shards[number].rows[places[here, 1]]
+            kept = self._shards[number].read() if number >= 0 else None
+            if kept is not None:
+                found[here] = kept[places[here, 1]]
                 continue
             made = [wanted[i] for i in np.flatnonzero(here).tolist()]
             rows = self._encode(made)
@@ -201,7 +209,8 @@ class Teacher:
                 f"{path} has embeddings of {rows.shape[-1]} dimensions, the teacher {self.encoder.checkpoint.name!r} "
                 f"makes {self.dim}: it is the cache of another model; remove the folder {self.folder}"
             )
-        return _Shard(path, keys, rows, of_rows)
+        # A copy: what is mapped keeps its file open.
+        return _Shard(path, keys.copy(), of_rows)
 
     def _forget(self, number: int) -> None:
         """Let nothing be found in a shard any more; the others keep their numbers."""
