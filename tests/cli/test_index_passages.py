@@ -211,7 +211,7 @@ class TestBadInput:
             plain.close()
         else:
             connection, _ = connect(built / "index.sqlite", write=True)
-            values = record(row, Document("long", text, "Of penguins", {"year": 2020}))
+            values = record(row, Document("long", text, "Of penguins"), '{"year":2020}')
             connection.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)", values)
             connection.close()
         assert message in inside("get", "long", code=1).stderr

@@ -81,7 +81,7 @@ def flip(pattern: str) -> None:
 def forge(row: int, identifier: str) -> None:
     """Write a document of our own making, its checksum included."""
     connection, _ = connect(PATH / "index.sqlite", write=True)
-    values = record(row, Document(identifier, "forged"))
+    values = record(row, Document(identifier, "forged"), "{}")
     connection.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)", values)
     connection.close()
 

@@ -31,7 +31,8 @@ def folder(tmp_path: Path) -> Path:
     Catalog.create(tmp_path, SETTINGS)
     write_head(tmp_path, 1)
     catalog = Catalog(tmp_path, write=True)
-    records = [record(row, document) for row, document in enumerate(DOCUMENTS)]
+    texts = ["{}", '{"year":2024,"tags":["x",{"y":null}]}', "{}"]
+    records = [record(row, *pair) for row, pair in enumerate(zip(DOCUMENTS, texts, strict=True))]
     catalog.commit(Change(STATE, records))
     catalog.close()
     return tmp_path
@@ -133,7 +134,7 @@ def test_random_damage_gives_an_error_or_the_same(folder: Path) -> None:
 def test_a_commit_is_whole_or_not_at_all(folder: Path) -> None:
     catalog = Catalog(folder, write=True)
     state = State(SETTINGS, (ENTRY, SegmentEntry(4, 3, 2, 1)), 5)
-    records = [record(row, Document("new", "x")) for row in (3, 2)]
+    records = [record(row, Document("new", "x"), "{}") for row in (3, 2)]
     # Only a row that should not be there can be in the way.
     with pytest.raises(IndexDamagedError, match=r"index\.sqlite is damaged: UNIQUE constraint failed: documents\.row"):
         catalog.commit(Change(state, records))

@@ -147,7 +147,7 @@ def index(
     if shards is not None:
         if documents is None or embeddings is not None or goes_on or store is not None:
             raise InputError("--shards cuts a file of DOCUMENTS, for a folder: it goes with no other input or place")
-        lasting = _lasting(ray, replicas)
+        lasting = publish.is_lasting(ray, replicas)
         folder = Path(output or _default_output(documents, ".jv5s"))
         run = _Run(str(folder), None, json=json)
         engine, flags = engine_of(workers, ray), {"force": force, "skip_invalid": skip_invalid}
@@ -187,19 +187,6 @@ def index(
     except (KeyboardInterrupt, Jv5kitError) as error:
         raise run.stopped(error) from None
     run.done(opened)
-
-
-def _lasting(ray: str | None, replicas: int) -> bool:
-    """Whether a cluster answers for the shards: one that ends with this command has nobody to ask it."""
-    from jv5kit.errors import InputError
-
-    lasting = ray is not None and ray != "local"
-    if replicas < 1 or (replicas > 1 and not lasting):
-        raise InputError(
-            f"--replicas {replicas}: how many actors of a cluster answer for each shard, at least 1; name the cluster "
-            "with --ray ADDRESS"
-        )
-    return lasting
 
 
 def _rows(embeddings: Path | None) -> EmbeddingsFile | EmbeddingsFolder | None:

@@ -83,3 +83,16 @@ def end(address: str, name: str) -> int:
         there = ", ".join(sorted(published(ray))) or "nothing"
         raise IndexNotFoundError(f"no index is published as {name!r} at {address}; there is: {there}")
     return ended
+
+
+def is_lasting(ray: str | None, replicas: int) -> bool:
+    """Whether a cluster answers for the shards: one that ends with this command has nobody to ask it."""
+    from jv5kit.errors import InputError
+
+    lasting = ray is not None and ray != "local"
+    if replicas < 1 or (replicas > 1 and not lasting):
+        raise InputError(
+            f"--replicas {replicas}: how many actors of a cluster answer for each shard, at least 1; name the cluster "
+            "with --ray ADDRESS"
+        )
+    return lasting

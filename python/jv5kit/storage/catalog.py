@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jv5kit import _native
-from jv5kit.documents import metadata_json
 from jv5kit.errors import IndexDamagedError, IndexNotFoundError
 from jv5kit.storage import connection, lexical
 from jv5kit.storage.head import read_head
@@ -83,9 +82,8 @@ class Change:
     purge: Sequence[int] = field(default=())
 
 
-def record(row: int, document: Document) -> Record:
-    """A document as a row of the catalogue; an empty title is none."""
-    metadata = metadata_json(document.metadata)
+def record(row: int, document: Document, metadata: str) -> Record:
+    """A document, its metadata as JSON, as a row of the catalogue; an empty title is none."""
     checksum = _checksum(row, document.id, document.title, document.text, metadata)
     return (row, document.id, document.title or None, document.text, metadata, checksum)
 

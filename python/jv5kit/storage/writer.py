@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from jv5kit.documents import metadata_json
 from jv5kit.errors import IndexDamagedError, IndexFormatError, IndexNotFoundError, Jv5kitError
 from jv5kit.storage import catalog, head, upgrade
 from jv5kit.storage.catalog import Catalog, Change, record
@@ -184,7 +185,7 @@ class Writer:
             self._register(
                 Change(
                     replace(self.state, segments=tuple(entries), next_row=next_row + len(documents)),
-                    [record(row, document) for row, document in enumerate(documents, next_row)],
+                    [record(row, one, metadata_json(one.metadata)) for row, one in enumerate(documents, next_row)],
                     [(segment, *block) for segment, changed in blocks.items() if segment in kept for block in changed],
                     delete,
                 )
