@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_lines
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,6 +94,8 @@ def _license(stated: str) -> str:
 
 
 def _machine(model: str | None) -> dict[str, Any]:
+    from importlib.metadata import version
+
     from jv5kit import _native
     from jv5kit.backends import choose_backend
     from jv5kit.errors import MissingExtraError, ModelNotFoundError
@@ -165,6 +166,8 @@ def _index(name: str) -> dict[str, Any]:
 
 
 def _version_of(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:
