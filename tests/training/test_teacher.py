@@ -112,7 +112,7 @@ def test_a_cache_of_other_dimensions(encoder: Encoder, tmp_path: Path) -> None:
         Teacher(encoder, tmp_path)
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are not listed here")
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux lists the open files of a process in /proc")
 def test_any_number_of_shards_takes_no_open_files(encoder: Encoder, tmp_path: Path) -> None:
     teacher = Teacher(encoder, tmp_path)
     texts = [f"the penguin {i}" for i in range(40)]

@@ -208,7 +208,7 @@ class Loop:
 
     def checkpoint(self) -> Checkpoint:
         """All that the next step depends on; every process takes part, and the first one is given the tensors."""
-        state = torch.cuda.get_rng_state() if self._accelerator.device.type == "cuda" else torch.get_rng_state()
+        state = self._random_state()
         states = [state]
         if self._accelerator.num_processes > 1:
             states = [torch.empty_like(state) for _ in range(self._accelerator.num_processes)]
@@ -229,14 +229,17 @@ class Loop:
         self._coming.go_to(checkpoint.data)
         self.step_number = checkpoint.step
         state = checkpoint.random.get(str(self._accelerator.process_index))
-        own = torch.cuda.get_rng_state() if self._accelerator.device.type == "cuda" else torch.get_rng_state()
         # A GPU's generator has another state than a CPU's.
-        if state is None or len(state) != len(own):
+        if state is None or len(state) != len(self._random_state()):
             self._draw_apart()
         elif self._accelerator.device.type == "cuda":
             torch.cuda.set_rng_state(state)
         else:
             torch.set_rng_state(state)
+
+    def _random_state(self) -> Tensor:
+        """That of the generator that this process draws by."""
+        return torch.cuda.get_rng_state() if self._accelerator.device.type == "cuda" else torch.get_rng_state()
 
     def trained(self) -> dict[str, Tensor]:
         """What is learned, by name, on the CPU; every process takes part."""
