@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,17 +14,25 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "train" / "ablations"
 sys.path.insert(0, str(FOLDER))
 
-import claims  # noqa: E402 - the scripts are no package: their folder is on the path only now.
+import budget  # noqa: E402 - the scripts are no package: their folder is on the path only now.
+import claims  # noqa: E402 - as above.
 import report  # noqa: E402 - as above.
+import run  # noqa: E402 - as above.
 import verdicts  # noqa: E402 - as above.
 
+from jv5kit.errors import InputError  # noqa: E402 - as above.
 from jv5kit.training.config import check, overlay, read_toml  # noqa: E402 - as above.
 from jv5kit.training.sizes import RunSettings  # noqa: E402 - as above.
 
 
 def record(claim: str, name: str, seed: int = 0, kind: str = "retrieval", **scores: float) -> dict[str, Any]:
-    """A run of which ``whole``, ``small`` and ``bits`` are known."""
-    cells = [(384, "float32", "whole"), (64, "float32", "small"), (256, "ubinary", "bits")]
+    """A run of which ``whole``, ``half``, ``small`` and ``bits`` are known."""
+    cells = [
+        (384, "float32", "whole"),
+        (256, "float32", "half"),
+        (64, "float32", "small"),
+        (256, "ubinary", "bits"),
+    ]
     rows = [
         {"set": "one", "kind": kind, "dim": dim, "precision": precision, verdicts.METRICS[kind]: scores[key]}
         for dim, precision, key in cells
@@ -39,56 +50,161 @@ def test_every_run_is_possible_and_has_a_name_of_its_own() -> None:
     assert sum(trial.name in claims.SEEDED for trial in every if trial.claim == "losses") == 6
 
 
-@pytest.mark.parametrize(("after", "holds"), [(0.33, True), (0.32, False)])
-def test_gor_holds_from_a_quarter_on(after: float, holds: bool) -> None:
+def seeded(claim: str, name: str, *values: float, kind: str = "retrieval") -> list[dict[str, Any]]:
+    """A run a value, each with a seed of its own."""
+    return [record(claim, name, seed, kind, whole=value) for seed, value in enumerate(values)]
+
+
+def test_what_matryoshka_is_compared_with_has_the_same_targets() -> None:
+    """The rotation is fitted to the dimensions: those that have no weight are there."""
+    recipe = read_toml(FOLDER.parent / "pico.toml", RunSettings())
+    tried = [overlay(recipe, trial.settings).student for trial in claims.trials() if trial.claim == "dimensions"]
+    assert {one.dims for one in tried} == {recipe.student.dims}
+    assert {one.dim_weights for one in tried} == {(), (1.0, 0.0, 0.0, 0.0, 0.0)}
+
+
+@pytest.mark.parametrize(("after", "outcome"), [(0.33, verdicts.HOLDS), (0.32, verdicts.FAILS)])
+def test_gor_holds_from_a_quarter_on(after: float, outcome: str) -> None:
     records = []
     for seed in range(3):
-        records.append(record("losses", "NCE + distill", seed, whole=0.4, bits=0.3))
-        records.append(record("losses", "NCE + distill + GOR", seed, whole=0.4, bits=after))
+        records.append(record("losses", "NCE + distill", seed, half=0.4, bits=0.3))
+        records.append(record("losses", "NCE + distill + GOR", seed, half=0.4, bits=after))
     ((_, found, told),) = verdicts.gor(records)
-    assert (found, told) == (holds, f"{1 - (0.4 - after) / 0.1:.0%} over 3 seeds")
-    # A seed that only one of the two has is no pair.
+    assert (found, told) == (outcome, f"{1 - (0.4 - after) / 0.1:.0%} over 3 seeds")
+    # A seed that only one of the two has is no pair; and of nothing lost there is no share.
     assert len(verdicts.saved(records[:-1])) == 2
+    nothing = [record("losses", name, half=0.3, bits=0.3) for name in ("NCE + distill", "NCE + distill + GOR")]
+    assert not list(verdicts.gor(nothing))
+
+
+@pytest.mark.parametrize(
+    ("gain", "least", "outcome"),
+    [
+        (0.02, 0.01, verdicts.HOLDS),
+        (-0.02, 0.01, verdicts.FAILS),
+        (0.01, 0.01, verdicts.NEAR),
+        (-0.01, 0.01, verdicts.NEAR),
+        (0.5, None, verdicts.NEAR),
+    ],
+)
+def test_a_gain_is_more_than_seeds_are_apart(gain: float, least: float | None, outcome: str) -> None:
+    assert verdicts.judged(gain, least) == outcome
+
+
+def test_seeds_are_apart_as_far_as_those_of_one_run() -> None:
+    records = seeded("losses", "NCE", 0.5, 0.51) + seeded("adapters", "retrieval", 0.7, 0.74, 0.72)
+    assert verdicts.noise(records, verdicts.WHOLE) == pytest.approx(0.04)
+    assert verdicts.noise(records[1:3], verdicts.WHOLE) is None, "one seed of each"
+    assert verdicts.noise(records, (384, "float32", "sts")) is None, "of another kind"
 
 
 def test_the_report_has_every_claim_and_says_what_was_not_run() -> None:
     records = [
+        *seeded("adapters", "retrieval", 0.5, 0.51),
         record("adapters", claims.ALONE, whole=0.4),
-        record("adapters", "retrieval", whole=0.5),
+        record("adapters", claims.LONGER, whole=0.45),
+        *seeded("losses", claims.AVERAGED, 0.402, 0.398),
         record("dimensions", "whole, as it is", whole=0.5, small=0.2, bits=0.1),
         record("dimensions", "Matryoshka, as it is", whole=0.5, small=0.3, bits=0.1),
         record("dimensions", "Matryoshka, rotated", whole=0.5, small=0.25, bits=0.2),
     ]
+    # What tells how far seeds are apart at 64 dimensions; no seeds tell it of bits.
+    records += [record("losses", "distill", seed, small=0.1 + seed / 50) for seed in (0, 1)]
     lines = list(report.report(records))
-    assert "| 5 adapters | the adapter helps retrieval | holds | 0.4000 to 0.5000 |" in lines
+    told = "0.4000 to 0.5050, stage 1 gone on with 0.4500; seeds are 0.0100 apart"
+    assert f"| 5 adapters | the adapter helps retrieval, by our recipe | holds | {told} |" in lines
+    assert any("by the paper's losses | too near to say | 0.4000 to 0.4000," in line for line in lines)
     matryoshka = "Matryoshka keeps more at 64 dimensions, targets as it is"
-    assert f"| 6 dimensions | {matryoshka} | holds | 0.2000 to 0.3000, at 384 0.5000 to 0.5000 |" in lines
+    told = "0.2000 to 0.3000, at 384 0.5000 to 0.5000; seeds are 0.0200 apart"
+    assert f"| 6 dimensions | {matryoshka} | holds | {told} |" in lines
     assert any("rotated targets help 64 dimensions" in line and "does not hold" in line for line in lines)
-    assert any("rotated targets help 256 bits" in line and "| holds |" in line for line in lines)
+    assert any("rotated targets help 256 bits" in line and "one seed of each" in line for line in lines)
     assert sum("not run yet" in line for line in lines) == 5
+    assert "| retrieval, nDCG@10 | 2 | 1.00M | 0.4000 | 0.4500 | 0.5050 |" in lines
 
 
-def test_long_contexts_are_compared_by_base() -> None:
-    found = {"before the long phase, base as trained": 0.1, "before the long phase, base raised": 0.2}
-    found |= {"after the long phase, base as trained": 0.5, "after the long phase, base raised": 0.4}
+def test_objectives_are_compared_when_all_rates_are_there() -> None:
+    records = seeded("losses", "NCE", 0.5, 0.51)
+    for kind, offset in (("embeddings", 0.1), ("scores", 0.0), ("InfoNCE", 0.05)):
+        for i, rate in enumerate(claims.RATES):
+            # The best of all but the scores' is the third.
+            value = 0.4 + offset + (i if kind == "scores" else -abs(i - 2)) / 1000
+            records.append(record("objectives", f"{kind}, {rate:g}", whole=value))
+    assert not list(verdicts.objectives(records[:-1]))
+    ((_, outcome, told),) = verdicts.objectives(records)
+    assert outcome == verdicts.HOLDS
+    assert told.startswith("embeddings 0.5000 (at 0.0001), scores 0.4030 (at 0.0003, the highest tried), InfoNCE 0.45")
+
+
+def test_long_contexts_are_compared_by_base_and_with_short_texts() -> None:
+    found = {claims.BEFORE: (0.1, 0.2), claims.AFTER: (0.5, 0.4), claims.SHORT: (0.46, 0.47)}
     records = []
-    for name, value in found.items():
-        records.append(record("long", name, kind="long-documents", whole=value))
-        records[-1]["scores"][0]["set"] = "passkey-256"
-    assert [holds for _, holds, _ in verdicts.long(records)] == [True, False]
-    assert "| after the long phase, base raised | 1.00M | 0.4000 |" in list(report.report(records))
+    for state, values in found.items():
+        for base, value in zip((claims.TRAINED, claims.RAISED), values, strict=True):
+            records.append(record("long", f"{state}, base {base}", kind="long-documents", whole=value))
+            records[-1]["scores"][0]["set"] = "passkey-256"
+    outcomes = [(outcome, told) for _, outcome, told in verdicts.long(records)]
+    assert outcomes == [
+        (verdicts.HOLDS, "0.200 to 0.500"),
+        (verdicts.NEAR, "0.470 to 0.500"),
+        (verdicts.FAILS, "0.500 to 0.400"),
+    ]
+    assert not list(verdicts.long(records[:-1]))
+    assert f"| {claims.AFTER}, base raised | 1.00M | 0.4000 |" in list(report.report(records))
 
 
-@pytest.mark.parametrize(("ours", "holds"), [(0.58, True), (0.5705, False)])
-def test_losses_are_compared_by_the_seeds_that_all_have(ours: float, holds: bool) -> None:
+@pytest.mark.parametrize(("ours", "outcome"), [(0.58, verdicts.HOLDS), (0.5705, verdicts.NEAR), (0.56, verdicts.FAILS)])
+def test_losses_are_compared_by_the_seeds_that_all_have(ours: float, outcome: str) -> None:
     """And by more than seeds differ."""
-    others = [name for name in list(claims.LOSSES)[:6] if name != "NCE + distill + GOR"]
+    others = [name for name in list(claims.LOSSES)[:6] if name != claims.AVERAGED]
     records = [record("losses", name, whole=0.57) for name in others]
-    records.append(record("losses", "NCE + distill + GOR", whole=ours))
+    records.append(record("losses", claims.AVERAGED, whole=ours))
     # Of no account, but for how far seeds are apart.
     records += [record("losses", "NCE + distill", seed, whole=0.57 + seed / 1000) for seed in (1, 2)]
-    best, helps, *_ = verdicts.losses(records)
-    assert best[1] == holds
-    assert "NCE + distill 57.00" in best[2]
-    assert "seeds of one run 0.20" in best[2]
-    assert not helps[1]
+    best, *helps = verdicts.losses(records)
+    assert best[1] == outcome
+    assert "NCE + distill 0.5700" in best[2]
+    assert "seeds are 0.0020 apart" in best[2]
+    assert [one[1] for one in helps] == [verdicts.NEAR, verdicts.NEAR]
+
+
+def test_a_run_that_is_there_is_one_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "results.jsonl"
+    trial = claims.Trial("adapters", "retrieval", "stage 1", "retrieval")
+    sets: Any = [("one", SimpleNamespace(kind="retrieval")), ("two", SimpleNamespace(kind="sts"))]
+    assert run.earlier(results) == {}
+    results.write_text(json.dumps(record("adapters", "retrieval", whole=0.5)) + "\n")
+    done = run.earlier(results)
+    assert list(done) == [trial.key]
+    run.check_earlier([trial], done, sets, 1_000_000)
+    for change, refused in (
+        ({"tokens": 2_000_000}, "took 1,000,000 tokens, --tokens is 2,000,000"),
+        ({"sets": [*sets, ("three", sets[0][1])]}, "was measured on one, --names has other sets"),
+        ({"sets": sets[1:]}, "--names has no set for retrieval"),
+    ):
+        given: dict[str, Any] = {"sets": sets, "tokens": 1_000_000} | change
+        with pytest.raises(InputError, match=refused):
+            run.check_earlier([trial], done, **given)
+    # A claim's runs are multiplied in one type: those there say nothing, and had none but float32.
+    other = replace(trial, seed=1)
+    monkeypatch.setattr(run, "fast_bfloat16", lambda: False)
+    run.check_earlier([other], done, sets, 1_000_000)
+    monkeypatch.setattr(run, "fast_bfloat16", lambda: True)
+    with pytest.raises(InputError, match="made without bfloat16, which this machine has"):
+        run.check_earlier([other], done, sets, 1_000_000)
+    run.check_earlier([replace(other, claim="losses")], done, sets, 1_000_000)
+    results.write_text(results.read_text() + '{"claim": "adap')
+    with pytest.raises(InputError, match=r"results\.jsonl:2 is no whole result"):
+        run.earlier(results)
+
+
+def test_steps_take_the_tokens_that_are_asked_for(tmp_path: Path) -> None:
+    """Whatever the order of the rows."""
+    path = tmp_path / "rows.jsonl"
+    lines = ['{"text": "a word"}\n'] * 2000 + [json.dumps({"text": "word " * 40}) + "\n"] * 2000
+    path.write_text("".join(lines))
+    of_row = budget.tokens_of_a_row(path, "all-MiniLM-L6-v2", 34, ["text", "another"])
+    # Two tokens of each are those that begin and end it.
+    assert of_row == pytest.approx((4 + 34) / 2, rel=0.02)
+    steps = budget.steps_for(1000, of_row, 8)
+    assert 1000 < steps * 8 * of_row < 1000 * budget.MARGIN + 8 * of_row

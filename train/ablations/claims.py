@@ -19,7 +19,7 @@ class Trial:
     Attributes:
         claim: what it is for.
         name: of the variant.
-        start: the teacher's layers, for a run of stage 1; or what stage 1 made, for an adapter.
+        start: the teacher's layers; or what stage 1 made, for an adapter or to go on with.
         phase: what is run; None measures the start as it is.
         settings: over the recipe's, table in table.
         seed: of everything that is drawn.
@@ -52,7 +52,7 @@ LOSSES = {
     "NCE + distill + GOR + signs": {"infonce": 1.0, "distill": 2.0, "gor": 1.0, "sign": 0.5},
     "distill + ranking": {"infonce": 0.0, "distill": 2.0, "gor": 0.0, "ranking": 1.0, "ranking_sign": 1.0},
 }
-"""The paper's six, the sign view on top of all, and what the recipe has instead."""
+"""The paper's six, the sign view on top of all, and the teacher's ranking in the place of InfoNCE."""
 
 SEEDED = ("NCE + distill", "NCE + distill + GOR")
 """What the first claim compares: the effect is small, so that one seed says nothing."""
@@ -70,12 +70,22 @@ ADAPTERS: dict[PhaseName, tuple[str, str]] = {
     "clustering": ("spans", "clustering"),
     "classification": ("labeled", "classification"),
 }
-"""For each adapter its rows, and the kind of sets that it is for."""
+"""For each adapter its rows, and the kind of sets that it is for, all by the recipe; the paper's losses are LOSSES."""
 
 ALONE = "stage 1 alone"
+LONGER = "stage 1 goes on"
+"""Without an adapter, but with as many tokens more as an adapter is given."""
+
+LONG = "long"
+"""The claim whose runs are in long_context.py; the students that it compares, and the bases of their positions."""
+BEFORE, AFTER, SHORT = "before the long phase", "after the long phase", "after as much of short texts"
+TRAINED, RAISED = "as trained", "raised"
+
+SEEDS = 3
+"""Of what has a small effect."""
 
 _PLAIN: dict[str, Any] = {"student": {"turn": False}, "teacher": {"rotate": False}}
-"""Targets as the teacher gives them, so that nothing but what is compared differs."""
+"""Targets as the teacher gives them."""
 
 _CONTRASTIVE: dict[str, Any] = {
     "batch": 64,
@@ -91,7 +101,7 @@ _CONTRASTIVE: dict[str, Any] = {
 def trials() -> Iterator[Trial]:
     """All runs but those of the long context (long_context.py), claim by claim."""
     for name, weights in LOSSES.items():
-        for seed in range(3 if name in SEEDED else 1):
+        for seed in range(SEEDS if name in SEEDED else 1):
             yield Trial("losses", name, "stage 1", "retrieval", {"retrieval": _CONTRASTIVE | weights}, seed)
     for name, objective in OBJECTIVES.items():
         for rate in RATES:
@@ -99,17 +109,24 @@ def trials() -> Iterator[Trial]:
             yield Trial("objectives", f"{name}, {rate:g}", "teacher", "distill", _PLAIN | {"distill": distill})
     for place in PLACES:
         distill = {"projection": place, "projection_start": "orthogonal", "similarity": 0.0, "learning_rate": 3e-4}
-        yield Trial("projection", place, "teacher", "distill", _PLAIN | {"distill": distill})
+        # All values alone: a prefix is compared with the whole target at one side, with a part of it at the other.
+        whole = {"student": {"turn": False, "dims": [384]}, "teacher": {"rotate": False}, "distill": distill}
+        yield Trial("projection", place, "teacher", "distill", whole)
     every = tuple(kind for _, kind in ADAPTERS.values())
     yield Trial("adapters", ALONE, "stage 1", None, kinds=every)
+    longer = {"distill": {"learning_rate": 1e-4}}
+    yield Trial("adapters", LONGER, "stage 1", "distill", longer, rows="spans", kinds=every)
     for phase, (rows, kind) in ADAPTERS.items():
-        yield Trial("adapters", phase.replace("_", "-"), "stage 1", phase, rows=rows, kinds=(kind,))
+        # The recipe's own for retrieval is beside the paper's, which has its seeds among the losses.
+        for seed in range(1 if phase == "retrieval" else SEEDS):
+            yield Trial("adapters", phase.replace("_", "-"), "stage 1", phase, seed=seed, rows=rows, kinds=(kind,))
     # The last weights alone are the first seed of the losses' run.
     averaged = _CONTRASTIVE | LOSSES[AVERAGED] | {"average": True}
     yield Trial("average", "mean of two", "stage 1", "retrieval", {"retrieval": averaged})
     for rotated in (False, True):
         for nested in (False, True):
-            student: dict[str, Any] = {"turn": rotated} | ({} if nested else {"dims": [384]})
+            # By weights: the rotation is fitted to the dimensions, and is to be the same.
+            student: dict[str, Any] = {"turn": rotated} | ({} if nested else {"dim_weights": [1.0, 0.0, 0.0, 0.0, 0.0]})
             name = f"{'Matryoshka' if nested else 'whole'}, {'rotated' if rotated else 'as it is'}"
             settings = {"student": student, "teacher": {"rotate": rotated}}
             yield Trial("dimensions", name, "teacher", "distill", settings, rows="spans")

@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from budget import steps_for, tokens_of_a_row
+from claims import AFTER, BEFORE, LONG, RAISED, SHORT, TRAINED
 from safetensors.torch import save_file
 
 from jv5kit import Encoder
@@ -21,6 +24,7 @@ from jv5kit.evaluation.long_documents import long_document_sets
 from jv5kit.evaluation.runner import evaluate
 from jv5kit.pretrained import load_checkpoint
 from jv5kit.training.config import check
+from jv5kit.training.hardware import fast_bfloat16
 from jv5kit.training.packed import PackedModel
 from jv5kit.training.run import Run
 from jv5kit.training.sizes import (
@@ -38,7 +42,6 @@ import long_documents
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CLAIM = "long"
 LENGTHS = (256, 512, 1024, 2048)
 
 GENERAL, TRAINING, INFERENCE = 2e4, 1e4, 7e4
@@ -48,9 +51,11 @@ SHARES = {"distill": 4, "long": 2}
 """Budgets of the two phases: a model from scratch needs more than one that begins with what a teacher knows."""
 
 LONG_TOKENS = (256, 1000)
-SPAN_TOKENS, PAIR_TOKENS = 30, 620
-"""Tokens of a row, about; a row of long.jsonl is a question and a document."""
+LENGTH, SPAN_LENGTH = LONG_TOKENS[1] + 24, 128
+ROWS = 8000
+"""Long documents that are made, each with a question."""
 
+LONG_BATCH, SPAN_BATCH = 16, 64
 CONFIG: dict[str, Any] = {
     "model_type": "eurobert",
     "hidden_size": 192,
@@ -81,35 +86,17 @@ def backbone(folder: Path, tokenizer: str) -> Path:
     return folder
 
 
-def settings_of(work: Path, model: Path, long_rows: Path, teacher: str, tokens: int) -> RunSettings:
-    """Stage 1 in short texts, then the long phase."""
-    batch = 64
-    steps = {"distill": SHARES["distill"] * tokens // (SPAN_TOKENS * batch) + 1}
-    long_batch = 16
-    steps["long"] = SHARES["long"] * tokens // (PAIR_TOKENS * long_batch) + 1
-    distill = DistillSettings(
-        steps=steps["distill"], batch=batch, length=128, learning_rate=1e-3, similarity=1.0, rope_theta=GENERAL
-    )
-    long = DistillSettings(
-        steps=steps["long"],
-        batch=long_batch,
-        length=LONG_TOKENS[1] + 24,
-        learning_rate=3e-4,
-        objective="infonce",
-        temperature=0.05,
-        rope_theta=TRAINING,
-    )
+def settings_of(work: Path, model: Path, teacher: str, phase: str, own: DistillSettings, rows: Path) -> RunSettings:
+    """Settings of one phase, over rows."""
+    phases = {"distill": DistillSettings(steps=0), "long": DistillSettings(steps=0)} | {phase: own}
     return check(
         RunSettings(
             student=StudentSettings(model=str(model), pooling="mean", max_tokens=LENGTHS[-1], rope_theta=INFERENCE),
             teacher=TeacherSettings(model=teacher, cache=str(work / "teacher")),
             optimizer=OptimizerSettings(log_steps=1, checkpoint_steps=1 << 30, evaluate_steps=1 << 30),
-            distill=distill,
-            long=long,
-            data=(
-                DataSettings(path=str(work / "texts" / "spans.jsonl"), name="spans", phases=("distill",)),
-                DataSettings(path=str(long_rows), name="long", phases=("long",)),
-            ),
+            distill=phases["distill"],
+            long=phases["long"],
+            data=(DataSettings(path=str(rows), name=rows.stem, phases=(phase,)),),
         )
     )
 
@@ -142,37 +129,71 @@ def measure(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def record_of(name: str, run: Path, phase: str, scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """A line of the results: what a phase took, and what its student finds."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in lines if "tokens" in line and line["phase"] == phase]
+    return {
+        "claim": LONG,
+        "name": name,
+        "seed": 0,
+        "bfloat16": fast_bfloat16(),
+        "steps": len(steps),
+        "tokens": sum(line["tokens"] for line in steps),
+        "loss": [steps[0]["loss"], steps[-1]["loss"]],
+        "curve": [],
+        "scores": scores,
+    }
+
+
 def long_context(work: Path, tokens: int, *, keep: bool) -> Iterator[dict[str, Any]]:
-    """Train, and measure before and after the long phase, at the base of training and at that of inference."""
+    """Train, and measure each student at the base that it was trained with and at that of inference.
+
+    Three students: of stage 1; of InfoNCE over long documents after that; and of as many steps and tokens of InfoNCE
+    over the short texts that the long ones were made of, which tells what is owed to the length.
+    """
     output = work / "ablations" / "long"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     teacher = "all-MiniLM-L6-v2"
-    model = backbone(output / "backbone", teacher)
-    rows = output / "long.jsonl"
-    count = 2 * SHARES["long"] * tokens // PAIR_TOKENS
-    pairs = long_documents.read_pairs(work / "texts" / "pairs.jsonl")
+    spans, short, rows = work / "texts" / "spans.jsonl", work / "texts" / "pairs.jsonl", output / "long.jsonl"
+    pairs = long_documents.read_pairs(short)
     with rows.open("w", encoding="utf-8") as file:
-        for row in long_documents.make(pairs, count, *LONG_TOKENS, seed=0):
+        for row in long_documents.make(pairs, ROWS, *LONG_TOKENS, seed=0):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    settings = settings_of(work, model, rows, teacher, tokens)
-    run = output / "run"
-    for number, phase in enumerate(("distill", "long")):
-        Run(settings, run, stages=[phase], resume=number > 0).train()  # type: ignore[list-item]  # The loop makes plain strings of stages.
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        steps = [line for line in lines if "tokens" in line]
-        trained = GENERAL if phase == "distill" else TRAINING
-        for name, theta in (("as trained", trained), ("raised", INFERENCE)):
+    long_row, short_row = (tokens_of_a_row(path, teacher, LENGTH, ["anchor", "positive"]) for path in (rows, short))
+    infonce = DistillSettings(
+        steps=steps_for(SHARES["long"] * tokens, long_row, LONG_BATCH),
+        batch=LONG_BATCH,
+        length=LENGTH,
+        learning_rate=3e-4,
+        objective="infonce",
+        temperature=0.05,
+        rope_theta=TRAINING,
+    )
+    distill = DistillSettings(
+        steps=steps_for(SHARES["distill"] * tokens, tokens_of_a_row(spans, teacher, SPAN_LENGTH, ["text"]), SPAN_BATCH),
+        batch=SPAN_BATCH,
+        length=SPAN_LENGTH,
+        learning_rate=1e-3,
+        similarity=1.0,
+        rope_theta=GENERAL,
+    )
+
+    def measured(name: str, run: Path, phase: str, trained: float) -> Iterator[dict[str, Any]]:
+        for told, theta in ((TRAINED, trained), (RAISED, INFERENCE)):
             place = with_base(run / "student", output / "measured", theta)
-            yield {
-                "claim": CLAIM,
-                "name": f"{'before' if number == 0 else 'after'} the long phase, base {name}",
-                "seed": 0,
-                "steps": len(steps),
-                "tokens": sum(line["tokens"] for line in steps),
-                "loss": [steps[0]["loss"], steps[-1]["loss"]],
-                "curve": [],
-                "scores": measure(place),
-            }
+            yield record_of(f"{name}, base {told}", run, phase, measure(place))
+
+    first = output / "stage1"
+    model = backbone(output / "backbone", teacher)
+    Run(settings_of(work, model, teacher, "distill", distill, spans), first).train()
+    yield from measured(BEFORE, first, "distill", GENERAL)
+    # As many texts more in a batch as they are shorter: the same tokens in the same steps.
+    of_short = replace(infonce, batch=round(LONG_BATCH * long_row / short_row))
+    for name, own, path in ((AFTER, infonce, rows), (SHORT, of_short, short)):
+        run = output / path.stem
+        Run(settings_of(work, first / "student", teacher, "long", own, path), run).train()
+        yield from measured(name, run, "long", TRAINING)
     if not keep:
         shutil.rmtree(output)

@@ -12,8 +12,8 @@ from statistics import mean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from claims import ADAPTERS, ALONE
-from verdicts import CLAIMS, Record, last, lost_by_bits, saved, score, variants
+from claims import ADAPTERS, ALONE, LONG, LONGER
+from verdicts import CLAIMS, METRICS, Record, last, lost_by_bits, means, saved, score, variants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,17 +61,18 @@ def objectives(records: Sequence[Record]) -> Iterator[str]:
 
 
 def adapters(records: Sequence[Record]) -> Iterator[str]:
-    by_name = variants(records, "adapters")
     rows: list[list[object]] = []
     for phase, (_, kind) in ADAPTERS.items():
-        runs = by_name.get(phase.replace("_", "-"))
-        if runs and ALONE in by_name:
-            rows.append([kind, tokens_of(runs), *(score(one[0], 384, kind=kind) for one in (by_name[ALONE], runs))])
-    yield from table(("kind", "tokens", ALONE, "with its adapter"), rows)
+        alone = means(records, "adapters", (384, "float32", kind))
+        runs = variants(records, "adapters").get(phase.replace("_", "-"))
+        if runs:
+            shown = [alone.get(name) for name in (ALONE, LONGER, phase.replace("_", "-"))]
+            rows.append([f"{kind}, {METRICS[kind]}", len(runs), tokens_of(runs), *shown])
+    yield from table(("kind", "seeds", "tokens", ALONE, LONGER, "with its adapter"), rows)
 
 
 def long(records: Sequence[Record]) -> Iterator[str]:
-    runs = variants(records, "long")
+    runs = variants(records, LONG)
     lengths = [one["set"].rpartition("-")[2] for one in next(iter(runs.values()))[0]["scores"]]
     rows = [[name, tokens_of(own), *(one["nDCG@1"] for one in own[0]["scores"])] for name, own in runs.items()]
     yield from table(("passkeys found first", "tokens", *(f"{length} tokens" for length in lengths)), rows)
@@ -97,10 +98,10 @@ def report(records: Sequence[Record]) -> Iterator[str]:
         found = list(judge(records))
         if not found:
             verdicts.append([number, "", "not run yet", ""])
-        for claim, holds, numbers in found:
-            verdicts.append([number, claim, "holds" if holds else "does not hold", numbers])
+        for claim, outcome, numbers in found:
+            verdicts.append([number, claim, outcome, numbers])
     yield from table(("", "claim", "here", "by"), verdicts)
-    own = {"objectives": objectives, "adapters": adapters, "long": long}
+    own = {"objectives": objectives, "adapters": adapters, LONG: long}
     for claim in dict.fromkeys(record["claim"] for record in records):
         yield ""
         yield f"## {claim}"

@@ -8,58 +8,35 @@ where it was. ``report.py`` makes the table and the plots of it.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from claims import Trial, trials
-from long_context import CLAIM as LONG
+from budget import steps_for, tokens_of_a_row
+from claims import LONG, Trial, trials
 from long_context import long_context
 
 from jv5kit import Encoder
-from jv5kit.encoder import load_tokenizer
 from jv5kit.errors import InputError, Jv5kitError
 from jv5kit.evaluation.encoding import TextEncoder
 from jv5kit.evaluation.folders import choose, find_sets
 from jv5kit.evaluation.runner import evaluate
-from jv5kit.pretrained import load_checkpoint
 from jv5kit.training.config import check, overlay, read_toml, to_toml
+from jv5kit.training.hardware import fast_bfloat16
 from jv5kit.training.run import Run
 from jv5kit.training.sizes import DataSettings, RunSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from jv5kit.evaluation.tasks import EvaluationSet
 
 RECIPE = Path(__file__).parents[1] / "pico.toml"
 RESULTS = Path(__file__).parent / "results.jsonl"
 DIMS = (384, 256, 128, 64, 32)
-SAMPLE = 512
-
-MARGIN = 1.06
-"""Over the tokens wanted: the rows that a run draws may be shorter than those that were counted."""
-
 Record = dict[str, Any]
-
-
-def tokens_of_a_row(path: Path, phase: str, settings: RunSettings) -> float:
-    """Tokens that the rows of a file have on average, as a phase reads them."""
-    tokenizer = load_tokenizer(load_checkpoint(settings.student.model))
-    tokenizer.no_padding()
-    own: Any = getattr(settings, phase)
-    tokenizer.enable_truncation(own.length)
-    with path.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line, _ in zip(lines, range(SAMPLE), strict=False)]
-    negatives = getattr(own, "negatives", 0)
-    names = ["text", "anchor", "positive", "sentence1", "sentence2", *(f"negative_{i + 1}" for i in range(negatives))]
-    texts = [row[name] for row in rows for name in names if name in row]
-    # Beside a text with a label there is one of its own, and others of other labels.
-    repeated = 2 + negatives if phase == "classification" else 1
-    return repeated * sum(len(one.ids) for one in tokenizer.encode_batch(texts)) / len(rows)
 
 
 def settings_of(trial: Trial, work: Path, tokens: int) -> RunSettings:
@@ -69,7 +46,11 @@ def settings_of(trial: Trial, work: Path, tokens: int) -> RunSettings:
     data = work / "texts" / f"{trial.rows}.jsonl"
     phase = str(trial.phase)
     own: Any = getattr(settings, phase)
-    steps = math.ceil(MARGIN * tokens / (tokens_of_a_row(data, phase, settings) * own.batch))
+    negatives = getattr(own, "negatives", 0)
+    names = ["text", "anchor", "positive", "sentence1", "sentence2", *(f"negative_{i + 1}" for i in range(negatives))]
+    # Beside a text with a label there is one of its own, and others of other labels.
+    repeated = 2 + negatives if phase == "classification" else 1
+    steps = steps_for(tokens, repeated * tokens_of_a_row(data, settings.student.model, own.length, names), own.batch)
     changed: dict[str, Any] = {
         "seed": trial.seed,
         "data": (DataSettings(path=str(data), name=trial.rows, phases=(phase.replace("_", "-"),)),),
@@ -90,7 +71,7 @@ def train(trial: Trial, settings: RunSettings, work: Path, output: Path) -> None
     if trial.start == "teacher":
         Run(settings, output, stages=["distill"]).train()
         return
-    # An adapter begins with what stage 1 left: the student without adapters, the projection and the rotation.
+    # It begins with what stage 1 left: the student without adapters, the projection and the rotation.
     output.mkdir(parents=True)
     shutil.copytree(work / "run" / "student", output / "student", ignore=shutil.ignore_patterns("adapters"))
     for name in ("projection", "rotation"):
@@ -99,6 +80,9 @@ def train(trial: Trial, settings: RunSettings, work: Path, output: Path) -> None
     if trial.phase is None:
         return
     (output / "run.toml").write_text(to_toml(settings), encoding="utf-8")
+    if trial.phase == "distill":
+        Run(settings, output, stages=["distill"], resume=True).train()
+        return
     task: Any = trial.phase.replace("_", "-")
     Run(settings, output, stages=["adapt"], tasks=[task], resume=True).train()
 
@@ -123,35 +107,90 @@ def measure(folder: Path, kinds: tuple[str, ...], sets: list[tuple[str, Evaluati
     return found
 
 
-def record_of(trial: Trial, output: Path, sets: list[tuple[str, EvaluationSet]]) -> Record:
-    """A line of the results."""
+def record_of(trial: Trial, output: Path, sets: list[tuple[str, EvaluationSet]], tokens: int) -> Record:
+    """A line of the results.
+
+    Raises:
+        Jv5kitError: the run took fewer tokens than it was to.
+    """
     lines = []
     if trial.phase is not None:
         lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "tokens" in line]
+    taken = sum(line["tokens"] for line in steps)
+    if trial.phase is not None and taken < tokens:
+        raise Jv5kitError(
+            f"{trial.key} took {taken:,} tokens of {tokens:,}: its rows are shorter than a sample of them"
+        )
     return {
         "claim": trial.claim,
         "name": trial.name,
         "seed": trial.seed,
+        "bfloat16": fast_bfloat16(),
         "steps": len(steps),
-        "tokens": sum(line["tokens"] for line in steps),
+        "tokens": taken,
         "loss": [steps[i]["loss"] for i in (0, -1) if steps],
         "curve": [{"step": line["step"], **line["scores"]} for line in lines if "scores" in line],
         "scores": measure(output / "student", trial.kinds, sets),
     }
 
 
-def records(
-    trial: Trial, work: Path, tokens: int, sets: list[tuple[str, EvaluationSet]], *, keep: bool
-) -> Iterator[Record]:
+def record_run(trial: Trial, work: Path, tokens: int, sets: list[tuple[str, EvaluationSet]], *, keep: bool) -> Record:
     """Make a run, and the line that it gives."""
     output = work / "ablations" / trial.key.replace("/", "-").replace(" ", "")
     shutil.rmtree(output, ignore_errors=True)
     settings = settings_of(trial, work, tokens) if trial.phase else RunSettings()
     train(trial, settings, work, output)
-    yield record_of(trial, output, sets)
+    record = record_of(trial, output, sets, tokens)
     if not keep:
         shutil.rmtree(output)
+    return record
+
+
+def earlier(results: Path) -> dict[str, Record]:
+    """What was run before, by its key.
+
+    Raises:
+        InputError: a line cannot be read.
+    """
+    if not results.exists():
+        return {}
+    found = {}
+    for number, line in enumerate(results.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            found[f"{record['claim']}/{record['name']}/{record['seed']}"] = record
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{results}:{number} is no whole result: take the line away, and run it again") from None
+    return found
+
+
+def check_earlier(
+    wanted: Sequence[Trial], done: dict[str, Record], sets: list[tuple[str, EvaluationSet]], tokens: int
+) -> None:
+    """Find out whether runs can be compared with those that are there.
+
+    Raises:
+        InputError: one there had fewer tokens, or other sets; or one of its claim was multiplied in another type.
+    """
+    of_kind = {trial.key: {name for name, data in sets if data.kind in trial.kinds} for trial in wanted}
+    for trial in wanted:
+        if not of_kind[trial.key]:
+            raise InputError(f"--names has no set for {' or '.join(trial.kinds)}, which {trial.key} is measured on")
+        again = f"give another --results, or take the lines of {trial.claim} away"
+        record = done.get(trial.key)
+        if record is None:
+            types = {one.get("bfloat16", False) for one in done.values() if one["claim"] == trial.claim}
+            if types - {fast_bfloat16()}:
+                raise InputError(
+                    f"runs of {trial.claim} were made {'without' if fast_bfloat16() else 'with'} bfloat16, which this "
+                    f"machine {'has' if fast_bfloat16() else 'has not'}, and cannot be compared: {again}"
+                )
+        elif trial.phase is not None and record["tokens"] < tokens:
+            raise InputError(f"{trial.key} took {record['tokens']:,} tokens, --tokens is {tokens:,}: {again}")
+        elif {one["set"] for one in record["scores"]} != of_kind[trial.key]:
+            had = ", ".join(sorted({one["set"] for one in record["scores"]}))
+            raise InputError(f"{trial.key} was measured on {had}, --names has other sets: {again}")
 
 
 def main(
@@ -162,7 +201,7 @@ def main(
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="that each run takes, at least")] = 1_000_000,
     names: Annotated[str, typer.Option(help="evaluation sets, with commas between them")] = (
-        "cranfield,scitldr,stsb_multi/en,clu_biomedical,amazon_counterfactual/EN"
+        "cranfield,scitldr,stsb_multi/en,clu_biomedical,banking77,clinc150,amazon_counterfactual/EN"
     ),
     results: Annotated[Path, typer.Option(help="a line for each run is added to it")] = RESULTS,
     keep: Annotated[bool, typer.Option("--keep", help="leave each run's folder in WORK/ablations")] = False,
@@ -182,10 +221,6 @@ def main(
     missing = [str(path.relative_to(work)) for path in needed if not path.exists()]
     if missing:
         raise typer.BadParameter(f"{work} has no {', '.join(missing)}: train/run.sh makes them")
-    done = set()
-    if results.exists():
-        lines = map(json.loads, results.read_text(encoding="utf-8").splitlines())
-        done = {f"{one['claim']}/{one['name']}/{one['seed']}" for one in lines}
 
     def add(record: Record) -> None:
         with results.open("a", encoding="utf-8") as file:
@@ -194,14 +229,14 @@ def main(
 
     try:
         chosen = [(one.name, one.read()) for one in choose(find_sets(sets)[0], names.split(","))]
-        if not any(data.kind == "retrieval" for _, data in chosen):
-            raise InputError(f"--names {names} has no set for retrieval, which most claims are about")
+        done = earlier(results)
+        check_earlier(wanted, done, chosen, tokens)
         for trial in wanted:
             if trial.key not in done:
-                for record in records(trial, work, tokens, chosen, keep=keep):
-                    add(record)
+                add(record_run(trial, work, tokens, chosen, keep=keep))
         if LONG in asked and not any(key.startswith(f"{LONG}/") for key in done):
-            for record in long_context(work, tokens, keep=keep):
+            # All or none: what follows takes over from what came before.
+            for record in list(long_context(work, tokens, keep=keep)):
                 add(record)
     except (Jv5kitError, OSError) as error:
         typer.echo(f"ablations: {error}", err=True)
