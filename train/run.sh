@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Train the model in the package, from raw sets to the exported folder: train/run.sh UNPACKED WORK
-# UNPACKED has a folder for each public set (train/data/data_sets.py names them). What is there is not made again: an
-# interrupted run goes on. TEXTS is how many texts are distilled (0: all, for those who have a day).
+# UNPACKED has a folder for each public set (train/data/data_sets.py names them). Texts, training and the teacher's
+# scores that are there are not made again: an interrupted run goes on. TEXTS is how many texts there are to distil
+# (0: all that can be cut); pico.toml says how many of them a run takes.
 set -euo pipefail
 [ $# = 2 ] || { echo "usage: train/run.sh UNPACKED WORK" >&2; exit 2; }
 unpacked=$(realpath "$1") here=$(realpath "$(dirname "$0")")
@@ -22,8 +23,9 @@ sets=${SETS:-stsb_multi/en,sick2014/*,cranfield,vaswani,msmarco_dl_5k,clu_*,bank
 measure() {
   jv5kit eval --data "$unpacked" --tasks "$sets" --dims 384,256,64 --precisions "$precisions" --dtype float32 --json -m "$@"
 }
-precisions=float32 measure all-MiniLM-L6-v2 > teacher.json
+[ -f teacher.json ] || { precisions=float32 measure all-MiniLM-L6-v2 > teacher.tmp; mv teacher.tmp teacher.json; }
 cp "$here/pico-notes.md" run/notes.md
 jv5kit export run -o int8 --int8 --force
-precisions=float32,ubinary,ubinary+codes,ubinary+int8 measure int8 --against teacher.json > run/scores.json
+precisions=float32,ubinary,ubinary+codes,ubinary+int8 measure int8 --against teacher.json > scores.tmp
+mv scores.tmp run/scores.json
 jv5kit export run -o pico --int8 --force

@@ -258,3 +258,24 @@ def test_a_folder_that_another_process_does_not_see(tmp_path: Path, monkeypatch:
         outputs.check_seen(tmp_path)
     (tmp_path / "run.toml").touch()
     outputs.check_seen(tmp_path)
+
+
+def test_infonce_takes_pairs_alone_in_stage_1(tmp_path: Path, rows: Path, tiny_model: Path, inside: Any) -> None:
+    settings = config(tmp_path, rows, tiny_model, distill=2)
+    written = settings.read_text()
+    settings.write_text(written.replace("[distill]\n", '[distill]\nobjective = "infonce"\n'))
+    inside("train", "--config", settings, "-o", tmp_path / "run", "-q")
+    # A text has no positive, and of two that are scored the second need not be one.
+    assert {record["source"] for record in records(tmp_path / "run") if "source" in record} == {"pairs"}
+    settings.write_text(settings.read_text().replace("pairs.jsonl", "graded.jsonl"))
+    outcome = inside("train", "--config", settings, "-o", tmp_path / "other", code=2)
+    assert "distill has no data: it takes rows that are pairs, and of the sources there is none" in outcome.stderr
+
+
+def test_a_loss_without_a_term_is_refused(tmp_path: Path, rows: Path, tiny_model: Path, inside: Any) -> None:
+    settings = config(tmp_path, rows, tiny_model, text_matching=2)
+    nothing = "[text-matching]\ncosent = 0.0\ninfonce = 0.0\ndistill = 0.0\n"
+    settings.write_text(settings.read_text().replace("[text-matching]\n", nothing))
+    outcome = inside("train", "--config", settings, "-o", tmp_path / "run", code=2)
+    assert "no term of the loss that rows as those of" in outcome.stderr
+    assert outcome.stderr.count("\n") == 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from jv5kit.errors import Jv5kitError
+from jv5kit.errors import InputError, Jv5kitError
 from jv5kit.tasks import document_prompt, query_prompt
 from jv5kit.training import lora
 from jv5kit.training.checkpoints import Checkpoint, flattened, restore
@@ -172,6 +172,7 @@ class Loop:
 
         Raises:
             Jv5kitError: the loss or the gradient is no number; nothing was changed.
+            InputError: of the loss of such rows no term has a weight.
         """
         start = time.perf_counter()
         batch = self._coming.next(self.settings.steps - self.step_number)
@@ -198,6 +199,8 @@ class Loop:
         passes, own, counts = self._encode(columns, batch.source.length or self.settings.length)
         encoded = self._gathered(columns, own, counts)
         terms = self.objective.terms(batch.rows, encoded)
+        if not terms:
+            raise InputError(f"no term of the loss that rows as those of {batch.source.name} have has a weight above 0")
         loss = torch.stack([self.objective.weights[name] * term for name, term in terms.items()]).sum()
         values = {name: float(term.detach()) for name, term in terms.items()}
         self._check(loss.detach(), values, batch)

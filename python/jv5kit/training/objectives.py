@@ -80,8 +80,6 @@ class DistillObjective:
         self.weights = {settings.objective: 1.0} | ({"similarity": settings.similarity} if settings.similarity else {})
         self.asks_teacher = self.weights.keys() != {"infonce"}
         self.module: nn.Module = projection or nn.Module()
-        if settings.objective == "infonce":
-            self.kinds = ("pairs",)
         self._projection = projection
         self._settings = settings
         self._nested = nested

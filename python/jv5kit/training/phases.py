@@ -19,6 +19,7 @@ from jv5kit.training.sizes import ClusteringSettings, DistillSettings, Retrieval
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jv5kit.training.columns import Kind
     from jv5kit.training.objectives import Nested
     from jv5kit.training.sizes import PhaseSettings, RunSettings
 
@@ -51,7 +52,7 @@ def phases_of(settings: RunSettings, stages: Sequence[str], tasks: Sequence[Task
     return [phase for phase in every if phase.name in wanted and phase.settings.steps > 0]
 
 
-KINDS: dict[str, tuple[str, ...]] = {
+_KINDS: dict[str, tuple[Kind, ...]] = {
     "distill": DistillObjective.kinds,
     "long": DistillObjective.kinds,
     "retrieval": RetrievalObjective.kinds,
@@ -59,7 +60,15 @@ KINDS: dict[str, tuple[str, ...]] = {
     "clustering": ClusteringObjective.kinds,
     "classification": ClassificationObjective.kinds,
 }
-"""Of rows that each phase takes."""
+
+
+def kinds_of(phase: Phase) -> tuple[Kind, ...]:
+    """The kinds of rows that a phase takes."""
+    match phase.settings:
+        case DistillSettings(objective="infonce"):
+            # A text alone has no positive, and of two that are scored the second need not be one.
+            return ("pairs",)
+    return _KINDS[phase.name]
 
 
 def asks_teacher(phase: Phase) -> bool:

@@ -57,7 +57,7 @@ from jv5kit.training.outputs import (
     write_tensors,
     write_text,
 )
-from jv5kit.training.phases import KINDS, STAGES, asks_teacher, nested_of, phases_of
+from jv5kit.training.phases import STAGES, asks_teacher, kinds_of, nested_of, phases_of
 from jv5kit.training.processes import launched, most, restarts, together
 from jv5kit.training.projection import Distillation
 from jv5kit.training.sharding import spread
@@ -370,7 +370,7 @@ class Run:
         return [
             source
             for given, source in self._sources
-            if source.kind in KINDS[phase.name] and (not given.phases or phase.name in given.phases)
+            if source.kind in kinds_of(phase) and (not given.phases or phase.name in given.phases)
         ]
 
     def _can_run(self, phase: Phase) -> bool:
@@ -384,7 +384,7 @@ class Run:
         if not self._sources_of(phase):
             have = ", ".join(f"{source.name} ({source.kind})" for _, source in self._sources) or "none is given"
             raise InputError(
-                f"{phase.name} has no data: it takes rows that are {' or '.join(KINDS[phase.name])}, and of the "
+                f"{phase.name} has no data: it takes rows that are {' or '.join(kinds_of(phase))}, and of the "
                 f"sources there is none ({have}); add some with --data, or leave it out with --task or --stage"
             )
 
