@@ -142,6 +142,7 @@ def draw(records: Sequence[Record], output: Path) -> None:
             axes.plot(dims, [score(own[0], dim) for dim in dims], "o-", label=name)
         axes.set(xlabel="dimensions", ylabel="nDCG@10", xscale="log", title="Quality against dimension")
         axes.set_xticks(dims, map(str, dims))
+        axes.minorticks_off()
         axes.legend()
         figure.savefig(output / "dimensions.png", dpi=120)
         pyplot.close(figure)
