@@ -6,6 +6,7 @@ import atexit
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState, is_initialized
 
 from jv5kit.training.processes import PATIENCE, meet, part
 
@@ -17,9 +18,13 @@ def accelerator_of(*, bfloat16: bool) -> Accelerator:
         bfloat16: multiply in bfloat16 where that is faster than float32.
     """
     meet()
+    precision = "bf16" if bfloat16 and fast_bfloat16() else "no"
+    if is_initialized() and AcceleratorState().mixed_precision != precision:
+        # A process has one type at a time, and accelerate no other way to let a later run have another.
+        AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
-        mixed_precision="bf16" if bfloat16 and fast_bfloat16() else "no",
+        mixed_precision=precision,
         # Of processes that have not met.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
