@@ -148,7 +148,7 @@ def loop_of(case: Case, model: str, padded: str, folder: Path) -> loop.Loop:
     student = student_of(case, padded if case.padded else model)
     objective = objective_of(case.objective, student)
     targets = None
-    if objective.asks_teacher:
+    if case.objective != "classification":
         encoder = Encoder.from_pretrained(model, dtype="float32")
         teacher = Teacher(encoder, folder / f"teacher-{accelerator.process_index}")
         targets = loop.Targets(teacher, {"query": "", "document": ""})

@@ -12,9 +12,19 @@ from jv5kit.errors import InputError
 from jv5kit.training import losses
 from jv5kit.training.encoded import Column, Encoded, negatives, never_negatives, two_columns
 from jv5kit.training.objectives import DistillObjective, RetrievalObjective, TextMatchingObjective
+from jv5kit.training.phases import Phase, asks_teacher
 from jv5kit.training.projection import Distillation
 from jv5kit.training.rows import Labeled, Pair, Scored, Text
-from jv5kit.training.sizes import DistillSettings, Objective, Projection, RetrievalSettings, TextMatchingSettings
+from jv5kit.training.sizes import (
+    ClassificationSettings,
+    ClusteringSettings,
+    DistillSettings,
+    Objective,
+    PhaseSettings,
+    Projection,
+    RetrievalSettings,
+    TextMatchingSettings,
+)
 
 ROWS = [Pair("a", "A", ("x", "y")), Pair("b", "B", ()), Pair("a", "C", ("B",)), Pair("d", "A", ("z", "x", "w"))]
 
@@ -111,14 +121,29 @@ def test_objectives_of_stage_1(name: Objective) -> None:
     found = one.terms(ROWS, [encoded(column, seed) for seed, column in enumerate(columns)])
     assert found.keys() == {name, "similarity"} == one.weights.keys()
     assert all(torch.isfinite(term) and term > 0 for term in found.values())
-    alone = DistillObjective(DistillSettings(objective=name), None if name == "infonce" else distillation(), [(8, 1.0)])
-    assert alone.asks_teacher == (name != "infonce")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (DistillSettings(), True),
+        (DistillSettings(objective="infonce"), False),
+        (DistillSettings(objective="infonce", similarity=0.5), True),
+        (RetrievalSettings(distill=0), False),
+        (RetrievalSettings(distill=0, ranking_sign=1.0), True),
+        (TextMatchingSettings(), True),
+        (TextMatchingSettings(distill=0), False),
+        (ClusteringSettings(), True),
+        (ClassificationSettings(), False),
+    ],
+)
+def test_which_phases_ask_the_teacher(settings: PhaseSettings, expected: bool) -> None:
+    assert asks_teacher(Phase("any", settings, None, 0)) is expected
 
 
 def test_a_weight_of_0_leaves_its_term_out() -> None:
     settings = RetrievalSettings(distill=0, gor=0, sign=0)
     one = RetrievalObjective(settings, None, [(8, 1.0)])
-    assert not one.asks_teacher
     assert one.terms(ROWS, [encoded(column) for column in one.columns(ROWS)]).keys() == {"infonce"}
     settings = RetrievalSettings(sign=1.0, ranking=1.0, ranking_sign=1.0, sign_dim=8)
     every = RetrievalObjective(settings, distillation(), [(8, 1.0)])
@@ -128,7 +153,6 @@ def test_a_weight_of_0_leaves_its_term_out() -> None:
 
 def test_a_ranking_takes_the_teachers_embeddings_of_mined_negatives_too() -> None:
     ranks = RetrievalObjective(RetrievalSettings(infonce=0, distill=0, gor=0, ranking=1.0), None, [(8, 1.0)])
-    assert ranks.asks_teacher
     assert [column.taught for column in ranks.columns(ROWS)] == [True, True, True]
     assert [column.taught for column in RetrievalObjective(RetrievalSettings(), None, []).columns(ROWS)][2] is False
     # A student whose embeddings are the teacher's ranks as it does; of a text that is its own query nothing is asked.

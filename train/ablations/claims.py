@@ -129,4 +129,5 @@ def trials() -> Iterator[Trial]:
             student: dict[str, Any] = {"turn": rotated} | ({} if nested else {"dim_weights": [1.0, 0.0, 0.0, 0.0, 0.0]})
             name = f"{'Matryoshka' if nested else 'whole'}, {'rotated' if rotated else 'as it is'}"
             settings = {"student": student, "teacher": {"rotate": rotated}}
-            yield Trial("dimensions", name, "teacher", "distill", settings, rows="spans")
+            for seed in range(SEEDS):
+                yield Trial("dimensions", name, "teacher", "distill", settings, seed, rows="spans")

@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from budget import steps_for, tokens_of_a_row
 from claims import AFTER, BEFORE, LONG, RAISED, SHORT, TRAINED
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from jv5kit import Encoder
 from jv5kit.evaluation.encoding import TextEncoder
@@ -47,8 +48,8 @@ LENGTHS = (256, 512, 1024, 2048)
 GENERAL, TRAINING, INFERENCE = 2e4, 1e4, 7e4
 """Bases of the rotary positions, in the ratio that they have in the paper for small: 1M, 500K and 3.5M."""
 
-SHARES = {"distill": 4, "long": 2}
-"""Budgets of the two phases: a model from scratch needs more than one that begins with what a teacher knows."""
+SHARES = {"distill": 2, "long": 2}
+"""Budgets of the two phases: layers from scratch need more than those of a teacher."""
 
 LONG_TOKENS = (256, 1000)
 LENGTH, SPAN_LENGTH = LONG_TOKENS[1] + 24, 128
@@ -56,6 +57,9 @@ ROWS = 8000
 """Long documents that are made, each with a question."""
 
 LONG_BATCH, SPAN_BATCH = 16, 64
+WORDS = 0.5
+"""Standard deviation of the word vectors at the beginning."""
+
 CONFIG: dict[str, Any] = {
     "model_type": "eurobert",
     "hidden_size": 192,
@@ -70,11 +74,15 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def backbone(folder: Path, tokenizer: str) -> Path:
-    """A model of rotary positions, its weights drawn at random, with a tokenizer."""
+def backbone(folder: Path, teacher: str) -> Path:
+    """A model of rotary positions, with a teacher's tokenizer and word vectors, and layers drawn at random.
+
+    Without vectors that know which words are alike it takes tens of millions of tokens to find a sentence by its words.
+    The teacher's have more dimensions: what is kept is their main directions.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    source = load_checkpoint(tokenizer).folder
+    source = load_checkpoint(teacher).folder
     own = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config = CONFIG | {"vocab_size": own["vocab_size"], "pad_token_id": own.get("pad_token_id", 0)}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -82,7 +90,18 @@ def backbone(folder: Path, tokenizer: str) -> Path:
         shutil.copyfile(path, folder / path.name)
     model = PackedModel(config)
     model.initialize(seed=0)
-    save_file(model.named.state_dict(), folder / "model.safetensors")
+    weights = model.named.state_dict()
+    (words,) = (
+        tensor.float()
+        for path in source.glob("*.safetensors")
+        for name, tensor in load_file(path).items()
+        if name.endswith("word_embeddings.weight")
+    )
+    directions = torch.linalg.svd(words, full_matrices=False).Vh[: config["hidden_size"]]
+    kept = words @ directions.T
+    # Large beside what a step changes, so that they outlast the first steps of layers that know nothing.
+    weights["embed_tokens.weight"] = (WORDS / kept.std() * kept).contiguous()
+    save_file(weights, folder / "model.safetensors")
     return folder
 
 

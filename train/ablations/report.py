@@ -12,7 +12,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from claims import ADAPTERS, ALONE, LONG, LONGER
+from claims import ADAPTERS, ALONE, LONG, LONGER, trials
 from verdicts import CLAIMS, METRICS, Record, last, lost_by_bits, means, saved, score, variants
 
 if TYPE_CHECKING:
@@ -87,6 +87,12 @@ def gor(records: Sequence[Record]) -> Iterator[str]:
     yield from table(("points lost at 256 bits", "without GOR", "with", "saved"), rows)
 
 
+def ordered(records: Sequence[Record]) -> list[Record]:
+    """Runs in the order of the claims, whatever the order that they were made in."""
+    places = {trial.key: place for place, trial in enumerate(trials())}
+    return sorted(records, key=lambda one: places.get(f"{one['claim']}/{one['name']}/{one['seed']}", len(places)))
+
+
 def report(records: Sequence[Record]) -> Iterator[str]:
     """The lines of RESULTS.md."""
     yield "# The paper's claims at our scale"
@@ -139,7 +145,7 @@ def draw(records: Sequence[Record], output: Path) -> None:
         figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
         for name, own in runs.items():
             dims = sorted({one["dim"] for one in own[0]["scores"]})
-            axes.plot(dims, [score(own[0], dim) for dim in dims], "o-", label=name)
+            axes.plot(dims, [over_seeds([score(run, dim) for run in own]) for dim in dims], "o-", label=name)
         axes.set(xlabel="dimensions", ylabel="nDCG@10", xscale="log", title="Quality against dimension")
         axes.set_xticks(dims, map(str, dims))
         axes.minorticks_off()
@@ -153,7 +159,7 @@ def main(
     output: Annotated[Path, typer.Argument(help="a folder")] = HERE,
 ) -> None:
     """Make the table and the plots of the ablations."""
-    records = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    records = ordered([json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()])
     output.mkdir(parents=True, exist_ok=True)
     (output / "RESULTS.md").write_text("\n".join([*report(records), ""]), encoding="utf-8")
     draw(records, output)

@@ -40,14 +40,12 @@ class Objective(Protocol):
     Attributes:
         kinds: of the rows that it takes.
         weights: of its terms; those of weight 0 are not computed.
-        asks_teacher: whether it compares with the teacher.
         asks_base: whether it compares with the student without its adapter.
         module: what is learned beside the student: a projection, a temperature.
     """
 
     kinds: tuple[Kind, ...]
     weights: dict[str, float]
-    asks_teacher: bool
     asks_base: bool
     module: nn.Module
 
@@ -78,7 +76,6 @@ class DistillObjective:
 
     def __init__(self, settings: DistillSettings, projection: Distillation | None, nested: Nested) -> None:
         self.weights = {settings.objective: 1.0} | ({"similarity": settings.similarity} if settings.similarity else {})
-        self.asks_teacher = self.weights.keys() != {"infonce"}
         self.module: nn.Module = projection or nn.Module()
         self._projection = projection
         self._settings = settings
@@ -145,7 +142,6 @@ class RetrievalObjective:
             ranking_sign=settings.ranking_sign,
         )
         self._ranks = bool({"ranking", "ranking_sign"} & self.weights.keys())
-        self.asks_teacher = "distill" in self.weights or self._ranks
         self._settings = settings
         self._projection = projection
         self._nested = nested
@@ -208,7 +204,6 @@ class TextMatchingObjective:
         self._temperature = Temperature(settings.temperature, learned=settings.learn_temperature)
         self.module: nn.Module = nn.ModuleList([self._temperature, *([projection] if projection else [])])
         self.weights = _used(cosent=settings.cosent, infonce=settings.infonce, distill=settings.distill)
-        self.asks_teacher = "distill" in self.weights
         self._settings = settings
         self._projection = projection
         self._nested = nested
@@ -252,7 +247,6 @@ class ClusteringObjective:
 
     kinds: tuple[Kind, ...] = ("pairs", "texts", "labeled")
     asks_base = False
-    asks_teacher = True
 
     def __init__(self, settings: ClusteringSettings, projection: Distillation) -> None:
         self.module: nn.Module = projection
@@ -272,7 +266,6 @@ class ClassificationObjective:
     """Stage 2, classification: InfoNCE in both directions (equation 7), and the distances of the base kept (8)."""
 
     kinds: tuple[Kind, ...] = ("labeled",)
-    asks_teacher = False
 
     def __init__(self, settings: ClassificationSettings, nested: Nested) -> None:
         self._temperature = Temperature(settings.temperature, learned=settings.learn_temperature)
