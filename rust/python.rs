@@ -3,6 +3,7 @@
 //! Only this file and those of its folder know PyO3. Arrays come in as read-only, C-contiguous borrows (memory maps included) and go out owned
 //! by NumPy. Conversions of types and defaults belong to the Python modules that call these functions.
 
+mod matrix;
 mod model;
 mod search;
 
@@ -22,6 +23,8 @@ type QuantizedRows<'py> = (Bound<'py, PyArray2<i8>>, Bound<'py, PyArray1<f32>>, 
 
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use super::matrix::PackedMatrix;
     #[pymodule_export]
     use super::model::{Model, default_dtype, why_not_native};
     #[pymodule_export]

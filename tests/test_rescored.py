@@ -88,6 +88,25 @@ def test_equal_scores_come_by_row() -> None:
         assert found.tolist() == [[4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3] for i in range(5)]
 
 
+def test_a_query_alone_has_the_scores_that_it_has_among_others() -> None:
+    embeddings, queries = unit_rows(300, 96, 5), unit_rows(9, 96, 6)
+    codes = quantize_embeddings(embeddings)
+    symmetric, scales = quantize_rows(embeddings)
+    ranges = embedding_ranges(embeddings)
+    ranged = quantize_embeddings(embeddings, "int8", ranges)
+    kinds: list[dict[str, Any]] = [
+        {"rows": symmetric, "scales": scales},
+        {"rows": ranged, "ranges": ranges},
+        {},
+    ]
+    for options in kinds:
+        together = rescored_search(queries, codes, 20, **options)
+        for i in range(len(queries)):
+            scores, rows = rescored_search(queries[i : i + 1], codes, 20, **options)
+            assert np.array_equal(scores[0], together[0][i])
+            assert np.array_equal(rows[0], together[1][i])
+
+
 def test_scores_estimate_the_cosine_and_better_rows_find_more() -> None:
     embeddings, noise = unit_rows(5000, 128, 2), unit_rows(40, 128, 3)
     queries = truncate_embeddings(embeddings[:40] + noise, 128)

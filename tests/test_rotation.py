@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
@@ -139,6 +140,25 @@ def test_bits_find_more_of_what_is_nearest() -> None:
     plain, one_block, blocks = recall(None), recall((64,)), recall((8, 16, 32, 64))
     assert one_block > plain + 0.1
     assert one_block > blocks + 0.05
+
+
+@pytest.mark.parametrize("dim", [1, 7, 64, 384])
+def test_a_row_comes_out_the_same_whatever_rows_are_beside_it(dim: int) -> None:
+    generator = np.random.default_rng(4)
+    rotation = Rotation(np.linalg.qr(generator.standard_normal((dim, dim)))[0])
+    rows = generator.standard_normal((200, dim), np.float32)
+    rotated = rotation(rows)
+    for count in (1, 2, 3, 5, 13, 64, 65, 199):
+        assert np.array_equal(rotation(rows[-count:]), rotated[-count:])
+
+
+def test_a_pickled_rotation_is_the_same() -> None:
+    rows = anisotropic(100)
+    rotation = Rotation.fit(rows)
+    rotated = rotation(rows)
+    again = pickle.loads(pickle.dumps(rotation))
+    assert np.array_equal(again.matrix, rotation.matrix)
+    assert np.array_equal(again(rows), rotated)
 
 
 def test_embeddings_as_they_come() -> None:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 __all__: Final = [
     "Model",
+    "PackedMatrix",
     "block_checksums",
     "code_products",
     "crc32c",
@@ -45,6 +46,11 @@ class Model:
         binary: bool,
         threads: int | None,
     ) -> NDArray[Any]: ...
+
+@final
+class PackedMatrix:
+    def __new__(cls, weights: NDArray[np.float32]) -> Self: ...
+    def apply(self, rows: NDArray[np.float32]) -> NDArray[np.float32]: ...
 
 def block_checksums(data: NDArray[np.uint8], block_bytes: int) -> NDArray[np.uint32]: ...
 def code_products(

@@ -187,7 +187,8 @@ def _products(
     # A dimension without a range holds nothing but its low end.
     middles = (high - low) / np.float32(510)
     stepped = queries * steps
-    constants = queries @ (low + np.float32(128) * steps + middles)
+    # Row by row: what a product of matrices adds up depends on how many rows there are.
+    constants = (queries * (low + np.float32(128) * steps + middles)).sum(axis=1)
     return lambda found: (
         _native.mixed_products(stepped, rows, *numbers(found)).reshape(found.shape) + constants[:, None]
     )

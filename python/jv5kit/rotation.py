@@ -12,11 +12,13 @@ A rotation is fitted on a sample of embeddings, in two steps (both keep lengths 
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from jv5kit import _native
 from jv5kit.embeddings import as_rows, check_rows, truncate_embeddings, whole_number
 from jv5kit.errors import InputError
 
@@ -97,6 +99,14 @@ class Rotation:
             block[:] = block @ _nearest_to_signs(rows @ block.astype(np.float32), generator)
         return cls(components)
 
+    @cached_property
+    def _packed(self) -> _native.PackedMatrix:
+        return _native.PackedMatrix(np.ascontiguousarray(self.matrix.T))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The matrix alone: another processor may want it packed in another way."""
+        return {"matrix": self.matrix}
+
     @property
     def source_dim(self) -> int:
         """Dimensions of the embeddings, before and after."""
@@ -104,6 +114,9 @@ class Rotation:
 
     def __call__(self, embeddings: ArrayLike) -> NDArray[np.float32]:
         """Rotate embeddings; lengths and inner products stay what they are, up to rounding.
+
+        A row comes out the same whatever rows are beside it, which a product of NumPy's does not promise: an index made
+        in parts is the index made at once, and a query alone finds what it finds among others.
 
         Args:
             embeddings: ``(n, source dim)``, real numbers.
@@ -121,8 +134,7 @@ class Rotation:
         # By blocks, so that no more than one is copied where they are not float32.
         for start in range(0, len(array), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
-            with np.errstate(invalid="ignore"):
-                np.matmul(as_rows(array[part]), self.matrix, out=rotated[part])
+            rotated[part] = self._packed.apply(as_rows(array[part]))
         return rotated
 
 

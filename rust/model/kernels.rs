@@ -1,4 +1,5 @@
-//! The kernels of the forward pass by themselves, over slices: what the benchmarks time.
+//! The kernels of the forward pass by themselves, over slices: what the benchmarks time, and the product that rotates
+//! embeddings.
 
 use super::attention::{KeysValues, Queries, attend_room};
 use super::packed::{Memory, Packed};
@@ -8,6 +9,9 @@ use crate::simd::Tier;
 
 /// Rows of a block of inputs; units may touch whole tiles of them.
 const TILE_ROWS: usize = 16;
+
+/// Rows that [`PackedMatrix::apply`] has in hand at a time: their inputs and outputs stay in the cache.
+const BLOCK_ROWS: usize = 64;
 
 /// A matrix, packed to be multiplied with rows.
 pub struct PackedMatrix {
@@ -58,6 +62,30 @@ impl PackedMatrix {
             (self.kernels.prepare)(rows, count, None, inputs, rows);
         }
         PreparedRows { memory, rows: count, columns }
+    }
+
+    /// Each row of `inputs` values times each row of weights: `rows × outputs` values, a row the same whatever rows are
+    /// beside it.
+    ///
+    /// # Panics
+    /// If they are not whole rows, or `out` has another length.
+    pub fn apply(&self, rows: &[f32], out: &mut [f32]) {
+        assert!(rows.len().is_multiple_of(self.inputs), "whole rows");
+        let outputs = self.packed.outputs;
+        assert_eq!(out.len(), rows.len() / self.inputs * outputs, "one value a row and output");
+        let mut padded = vec![0.0; BLOCK_ROWS * self.stride()];
+        for (rows, out) in rows.chunks(BLOCK_ROWS * self.inputs).zip(out.chunks_mut(BLOCK_ROWS * outputs)) {
+            let padded = &mut padded[..rows.len() / self.inputs * self.stride()];
+            self.multiply(&mut self.prepare(rows), padded);
+            for (row, out) in padded.chunks_exact(self.stride()).zip(out.chunks_exact_mut(outputs)) {
+                out.copy_from_slice(&row[..outputs]);
+            }
+        }
+    }
+
+    /// Inputs and outputs of a row.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.inputs, self.packed.outputs)
     }
 
     /// Values of a row of the result, its padding included.
@@ -125,6 +153,25 @@ mod tests {
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
         let next = |i: u32| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 24) as f32 / 128.0 - 1.0;
         (0..count as u32).map(next).collect()
+    }
+
+    #[test]
+    fn blocks_of_rows_are_applied_as_each_row_alone() {
+        let (inputs, outputs) = (33, 40);
+        let (values, weights) = (numbers(150 * inputs, 3), numbers(outputs * inputs, 4));
+        for tier in available_tiers() {
+            let matrix = PackedMatrix::new(tier, DType::Float32, &weights, inputs);
+            let mut found = vec![f32::NAN; 150 * outputs];
+            matrix.apply(&values, &mut found);
+            for (row, found) in values.chunks_exact(inputs).zip(found.chunks_exact(outputs)) {
+                let mut alone = vec![f32::NAN; outputs];
+                matrix.apply(row, &mut alone);
+                assert!(alone == found, "{}", tier.name);
+                let dot = row.iter().zip(&weights).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+                assert!((f64::from(found[0]) - dot).abs() < 1e-4, "{}", tier.name);
+            }
+            matrix.apply(&[], &mut []);
+        }
     }
 
     #[test]
