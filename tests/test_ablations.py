@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,9 +110,13 @@ def test_the_report_has_every_claim_and_says_what_was_not_run() -> None:
     # What tells how far seeds are apart at 64 dimensions; no seeds tell it of bits.
     records += [record("losses", "distill", seed, small=0.1 + seed / 50) for seed in (0, 1)]
     lines = list(report.report(records))
-    told = "0.4000 to 0.5050, stage 1 gone on with 0.4500; seeds are 0.0100 apart"
-    assert f"| 5 adapters | the adapter helps retrieval, by our recipe | holds | {told} |" in lines
-    assert any("by the paper's losses | too near to say | 0.4000 to 0.4000," in line for line in lines)
+    ours = "| 5 adapters | the adapter helps retrieval, by our recipe"
+    assert f"{ours} | holds | 0.4000 to 0.5050; seeds are 0.0100 apart |" in lines
+    beside = ", more than as many tokens of stage 1 do (not of the paper)"
+    assert f"{ours}{beside} | holds | 0.4500 to 0.5050; seeds are 0.0100 apart |" in lines
+    papers = "| 5 adapters | the adapter helps retrieval, by the paper's losses"
+    assert any(line.startswith(f"{papers} | too near to say | 0.4000 to 0.4000;") for line in lines)
+    assert any(line.startswith(f"{papers}{beside} | does not hold | 0.4500 to 0.4000;") for line in lines)
     matryoshka = "Matryoshka keeps more at 64 dimensions, targets as it is"
     told = "0.2000 to 0.3000, at 384 0.5000 to 0.5000; seeds are 0.0200 apart"
     assert f"| 6 dimensions | {matryoshka} | holds | {told} |" in lines
@@ -168,7 +171,43 @@ def test_losses_are_compared_by_the_seeds_that_all_have(ours: float, outcome: st
     assert [one[1] for one in helps] == [verdicts.NEAR, verdicts.NEAR]
 
 
-def test_a_run_that_is_there_is_one_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_claim_goes_on_in_the_type_that_its_runs_have(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr(run, "fast_bfloat16", lambda: fast)
+    done = {
+        str(number): {"claim": claim, "bfloat16": bfloat16}
+        for number, (claim, bfloat16) in enumerate(
+            [("adapters", False), ("dimensions", True), ("losses", True), ("losses", False)]
+        )
+    }
+    assert run.type_of("objectives", done) is fast
+    assert run.type_of("adapters", done) is False
+    if fast:
+        assert run.type_of("dimensions", done) is True
+    else:
+        with pytest.raises(InputError, match="dimensions were made with bfloat16, which this machine has no"):
+            run.type_of("dimensions", done)
+    with pytest.raises(InputError, match="some runs of losses were made with bfloat16, others without: give another"):
+        run.type_of("losses", done)
+    other = claims.Trial("losses", "NCE", "stage 1", "retrieval")
+    sets: Any = [("one", SimpleNamespace(kind="retrieval"))]
+    with pytest.raises(InputError, match="some runs of losses"):
+        run.check_earlier([other], done, sets, 1_000_000)
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_a_run_takes_its_tokens_in_the_type_that_is_given(tmp_path: Path, bfloat16: bool) -> None:
+    (tmp_path / "texts").mkdir()
+    text = "the penguin swims in the cold sea"
+    (tmp_path / "texts" / "spans.jsonl").write_text((json.dumps({"text": text}) + "\n") * 100)
+    trial = next(trial for trial in claims.trials() if trial.claim == "dimensions")
+    settings = run.settings_of(trial, tmp_path, 100_000, bfloat16=bfloat16)
+    assert settings.optimizer.bfloat16 is bfloat16
+    # Seven words, of which one is two tokens, and the two around them.
+    assert settings.distill.steps * settings.distill.batch * 10 >= 100_000
+
+
+def test_a_run_that_is_there_is_one_that_was_asked_for(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     trial = claims.Trial("adapters", "retrieval", "stage 1", "retrieval")
     sets: Any = [("one", SimpleNamespace(kind="retrieval")), ("two", SimpleNamespace(kind="sts"))]
@@ -185,14 +224,6 @@ def test_a_run_that_is_there_is_one_that_was_asked_for(tmp_path: Path, monkeypat
         given: dict[str, Any] = {"sets": sets, "tokens": 1_000_000} | change
         with pytest.raises(InputError, match=refused):
             run.check_earlier([trial], done, **given)
-    # A claim's runs are multiplied in one type: those there say nothing, and had none but float32.
-    other = replace(trial, seed=1)
-    monkeypatch.setattr(run, "fast_bfloat16", lambda: False)
-    run.check_earlier([other], done, sets, 1_000_000)
-    monkeypatch.setattr(run, "fast_bfloat16", lambda: True)
-    with pytest.raises(InputError, match="made without bfloat16, which this machine has"):
-        run.check_earlier([other], done, sets, 1_000_000)
-    run.check_earlier([replace(other, claim="losses")], done, sets, 1_000_000)
     results.write_text(results.read_text() + '{"claim": "adap')
     with pytest.raises(InputError, match=r"results\.jsonl:2 is no whole result"):
         run.earlier(results)

@@ -12,7 +12,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from claims import ADAPTERS, ALONE, LONG, LONGER, trials
+from claims import ADAPTERS, ALONE, LONG, LONGER, key_of, trials
 from verdicts import CLAIMS, METRICS, Record, last, lost_by_bits, means, saved, score, variants
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def gor(records: Sequence[Record]) -> Iterator[str]:
 def ordered(records: Sequence[Record]) -> list[Record]:
     """Runs in the order of the claims, whatever the order that they were made in."""
     places = {trial.key: place for place, trial in enumerate(trials())}
-    return sorted(records, key=lambda one: places.get(f"{one['claim']}/{one['name']}/{one['seed']}", len(places)))
+    return sorted(records, key=lambda one: places.get(key_of(one["claim"], one["name"], one["seed"]), len(places)))
 
 
 def report(records: Sequence[Record]) -> Iterator[str]:

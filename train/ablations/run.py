@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from budget import steps_for, tokens_of_a_row
-from claims import LONG, Trial, trials
+from claims import LONG, Trial, key_of, trials
 from long_context import long_context
 
 from jv5kit import Encoder
@@ -39,7 +39,7 @@ DIMS = (384, 256, 128, 64, 32)
 Record = dict[str, Any]
 
 
-def settings_of(trial: Trial, work: Path, tokens: int) -> RunSettings:
+def settings_of(trial: Trial, work: Path, tokens: int, *, bfloat16: bool) -> RunSettings:
     """The settings of a run that takes at least so many tokens."""
     recipe = read_toml(RECIPE, RunSettings())
     settings = overlay(recipe, trial.settings)
@@ -56,7 +56,11 @@ def settings_of(trial: Trial, work: Path, tokens: int) -> RunSettings:
         "data": (DataSettings(path=str(data), name=trial.rows, phases=(phase.replace("_", "-"),)),),
         "teacher": replace(settings.teacher, cache=str(work / "teacher")),
         "optimizer": replace(
-            settings.optimizer, log_steps=1, evaluate_steps=max(1, steps // 5), checkpoint_steps=10 * steps
+            settings.optimizer,
+            bfloat16=bfloat16,
+            log_steps=1,
+            evaluate_steps=max(1, steps // 5),
+            checkpoint_steps=10 * steps,
         ),
         phase: replace(own, steps=steps),
     }
@@ -107,7 +111,9 @@ def measure(folder: Path, kinds: tuple[str, ...], sets: list[tuple[str, Evaluati
     return found
 
 
-def record_of(trial: Trial, output: Path, sets: list[tuple[str, EvaluationSet]], tokens: int) -> Record:
+def record_of(
+    trial: Trial, output: Path, sets: list[tuple[str, EvaluationSet]], tokens: int, *, bfloat16: bool
+) -> Record:
     """A line of the results.
 
     Raises:
@@ -126,7 +132,7 @@ def record_of(trial: Trial, output: Path, sets: list[tuple[str, EvaluationSet]],
         "claim": trial.claim,
         "name": trial.name,
         "seed": trial.seed,
-        "bfloat16": fast_bfloat16(),
+        "bfloat16": bfloat16,
         "steps": len(steps),
         "tokens": taken,
         "loss": [steps[i]["loss"] for i in (0, -1) if steps],
@@ -135,13 +141,15 @@ def record_of(trial: Trial, output: Path, sets: list[tuple[str, EvaluationSet]],
     }
 
 
-def record_run(trial: Trial, work: Path, tokens: int, sets: list[tuple[str, EvaluationSet]], *, keep: bool) -> Record:
+def record_run(
+    trial: Trial, work: Path, tokens: int, sets: list[tuple[str, EvaluationSet]], *, bfloat16: bool, keep: bool
+) -> Record:
     """Make a run, and the line that it gives."""
     output = work / "ablations" / trial.key.replace("/", "-").replace(" ", "")
     shutil.rmtree(output, ignore_errors=True)
-    settings = settings_of(trial, work, tokens) if trial.phase else RunSettings()
+    settings = settings_of(trial, work, tokens, bfloat16=bfloat16) if trial.phase else RunSettings()
     train(trial, settings, work, output)
-    record = record_of(trial, output, sets, tokens)
+    record = record_of(trial, output, sets, tokens, bfloat16=bfloat16)
     if not keep:
         shutil.rmtree(output)
     return record
@@ -159,10 +167,27 @@ def earlier(results: Path) -> dict[str, Record]:
     for number, line in enumerate(results.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             record = json.loads(line)
-            found[f"{record['claim']}/{record['name']}/{record['seed']}"] = record
+            found[key_of(record["claim"], record["name"], record["seed"])] = record
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{results}:{number} is no whole result: take the line away, and run it again") from None
     return found
+
+
+def type_of(claim: str, done: dict[str, Record]) -> bool:
+    """Whether matrices are multiplied in bfloat16: as in the claim's runs that are there, else where that is faster.
+
+    Raises:
+        InputError: they were in bfloat16, which is not to be had here; or some of them were.
+    """
+    types = {one.get("bfloat16", False) for one in done.values() if one["claim"] == claim}
+    again = f"give another --results, or take the lines of {claim} away"
+    if len(types) > 1:
+        raise InputError(f"some runs of {claim} were made with bfloat16, others without: {again}")
+    if types == {True} and not fast_bfloat16():
+        raise InputError(
+            f"runs of {claim} were made with bfloat16, which this machine has no instructions for: {again}"
+        )
+    return types.pop() if types else fast_bfloat16()
 
 
 def check_earlier(
@@ -171,7 +196,7 @@ def check_earlier(
     """Find out whether runs can be compared with those that are there.
 
     Raises:
-        InputError: one there had fewer tokens, or other sets; or one of its claim was multiplied in another type.
+        InputError: one there had fewer tokens, or other sets; see also :func:`type_of`.
     """
     of_kind = {trial.key: {name for name, data in sets if data.kind in trial.kinds} for trial in wanted}
     for trial in wanted:
@@ -180,12 +205,7 @@ def check_earlier(
         again = f"give another --results, or take the lines of {trial.claim} away"
         record = done.get(trial.key)
         if record is None:
-            types = {one.get("bfloat16", False) for one in done.values() if one["claim"] == trial.claim}
-            if types - {fast_bfloat16()}:
-                raise InputError(
-                    f"runs of {trial.claim} were made {'without' if fast_bfloat16() else 'with'} bfloat16, which this "
-                    f"machine {'has' if fast_bfloat16() else 'has not'}, and cannot be compared: {again}"
-                )
+            type_of(trial.claim, done)
         elif trial.phase is not None and record["tokens"] < tokens:
             raise InputError(f"{trial.key} took {record['tokens']:,} tokens, --tokens is {tokens:,}: {again}")
         elif {one["set"] for one in record["scores"]} != of_kind[trial.key]:
@@ -233,7 +253,7 @@ def main(
         check_earlier(wanted, done, chosen, tokens)
         for trial in wanted:
             if trial.key not in done:
-                add(record_run(trial, work, tokens, chosen, keep=keep))
+                add(record_run(trial, work, tokens, chosen, bfloat16=type_of(trial.claim, done), keep=keep))
         if LONG in asked and not any(key.startswith(f"{LONG}/") for key in done):
             # All or none: what follows takes over from what came before.
             for record in list(long_context(work, tokens, keep=keep)):

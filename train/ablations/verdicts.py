@@ -217,9 +217,11 @@ def adapters(records: Sequence[Record]) -> Iterator[Verdict]:
         for told, after in own.items():
             if ALONE in scores and after is not None:
                 numbers = f"{scores[ALONE]:.4f} to {after:.4f}"
-                if LONGER in scores:
-                    numbers += f", stage 1 gone on with {scores[LONGER]:.4f}"
                 yield f"the adapter {told}", judged(after - scores[ALONE], least), numbers + _seeds(least)
+            if LONGER in scores and after is not None:
+                numbers = f"{scores[LONGER]:.4f} to {after:.4f}"
+                claim = f"the adapter {told}, more than as many tokens of stage 1 do (not of the paper)"
+                yield claim, judged(after - scores[LONGER], least), numbers + _seeds(least)
     averaged = means(records, "average").get("mean of two")
     plain = [run for run in variants(records, "losses").get(AVERAGED, []) if run["seed"] == 0]
     if plain and averaged is not None:
