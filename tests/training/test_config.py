@@ -59,6 +59,8 @@ def test_the_paper_is_marked() -> None:
         ({"distill": {"objective": "mse"}}, r"distill.objective = 'mse' is not known; choose one of distill, score"),
         ({"distill": {"learning_rate": 0}}, r"distill.learning_rate = 0.0 must be above 0"),
         ({"distill": {"learning_rate": float("nan")}}, r"distill.learning_rate = nan must be a finite number"),
+        ({"distill": {"cycles": 0}}, r"distill.cycles = 0; of 30000 steps there are 1 to 30000"),
+        ({"long": {"steps": 2, "cycles": 3}}, r"long.cycles = 3; of 2 steps there are 1 to 2"),
         ({"retrieval": {"dropout": 1.0}}, r"retrieval.dropout = 1.0 must be in \[0, 1\)"),
         ({"student": {"dims": [64, 64]}}, r"student.dims = \[64, 64\] has a number twice"),
         ({"student": {"dims": [0]}}, r"student.dims = \[0\]; a dimension is at least 1"),

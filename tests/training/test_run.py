@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from runs import command, config, environment, records, weights, write_rows
 from safetensors.torch import load_file
 
@@ -26,7 +27,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_killed_at_any_step_it_reaches_the_same_weights(tmp_path: Path, rows: Path, tiny_model: Path) -> None:
-    settings = config(tmp_path, rows, tiny_model, distill=14, retrieval=8)
+    settings = config(tmp_path, rows, tiny_model, distill=14, retrieval=8, adapters="average = true")
+    settings.write_text(settings.read_text().replace("[distill]\n", "[distill]\ncycles = 3\n"))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command("--config", settings, "-o", whole, "-q"), check=True, env=environment())
     at = random.Random(os.urandom(4)).randint(2, 18)
@@ -49,6 +51,53 @@ def test_killed_at_any_step_it_reaches_the_same_weights(tmp_path: Path, rows: Pa
     losses = [[record["loss"] for record in records(output) if "loss" in record] for output in (whole, killed)]
     assert losses[0] == losses[1]
     assert not list((whole / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("setting", "steps", "kept"), [("cycles = 3", 7, [2, 4]), ("average = true", 6, [4]), ("", 5, [])]
+)
+def test_a_phase_gives_the_mean_of_what_it_kept(
+    tmp_path: Path,
+    rows: Path,
+    tiny_model: Path,
+    inside: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    steps: int,
+    kept: list[int],
+) -> None:
+    from jv5kit.training.loop import Loop
+    from jv5kit.training.run import Run
+
+    phase = "retrieval" if setting.startswith("average") else "distill"
+    distilled = steps if phase == "distill" else 0
+    settings = config(tmp_path, rows, tiny_model, distill=distilled, retrieval=steps - distilled)
+    settings.write_text(settings.read_text().replace(f"[{phase}]\n", f"[{phase}]\n{setting}\n"))
+    step, average = Loop.step, Run._average
+    after: list[dict[str, Any]] = []
+    rates: list[float] = []
+    means: dict[str, Any] = {}
+
+    def stepped(self: Loop) -> dict[str, Any]:
+        record = step(self)
+        after.append({name: value.clone() for name, value in self.trained().items()})
+        rates.append(record["learning_rate"])
+        return record
+
+    def averaged(self: Run, phase: Any, loop: Loop, folder: Path) -> None:
+        average(self, phase, loop, folder)
+        means.update(loop.trained())
+
+    monkeypatch.setattr(Loop, "step", stepped)
+    monkeypatch.setattr(Run, "_average", averaged)
+    inside("train", "--config", settings, "-o", tmp_path / "run")
+    assert len(after) == steps
+    used = [after[number - 1] for number in [*kept, steps]]
+    for name, mean in means.items():
+        assert torch.allclose(mean, sum(one[name] for one in used) / len(used), atol=1e-7), name
+    # It falls to each end, and begins anew after it.
+    risen = [number for number in range(1, steps) if rates[number] > rates[number - 1]]
+    assert risen == (kept if setting.startswith("cycles") else [])
 
 
 def test_all_phases(tmp_path: Path, rows: Path, tiny_model: Path, inside: Any) -> None:

@@ -94,6 +94,11 @@ def check(settings: RunSettings) -> RunSettings:
             f"student.dim_weights has {len(student.dim_weights)} weights for {len(student.dims)} dimensions in "
             "student.dims"
         )
+    for name, phase in (("distill", settings.distill), ("long", settings.long)):
+        if not 1 <= phase.cycles <= max(1, phase.steps):
+            raise InputError(
+                f"{name}.cycles = {phase.cycles}; of {phase.steps} steps there are 1 to {max(1, phase.steps)}"
+            )
     if len(settings.optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in settings.optimizer.betas):
         raise InputError(f"optimizer.betas = {list(settings.optimizer.betas)}; AdamW has two, in [0, 1)")
     return settings

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -332,8 +333,10 @@ class Loop:
         return norm
 
     def _schedule(self) -> float:
-        """Share of the learning rate: rises linearly, then falls as a cosine does."""
-        steps, done = self.settings.steps, self.step_number + 1
+        """Share of the learning rate: rises linearly, then falls as a cosine does; once, or from end to end."""
+        done = self.step_number + 1
+        start, end = next(cycle for cycle in pairwise((0, *self.settings.ends)) if done <= cycle[1])
+        steps, done = end - start, done - start
         warmup = math.ceil(steps * self._optimizer_settings.warmup)
         if done <= warmup:
             return done / warmup

@@ -75,9 +75,6 @@ if TYPE_CHECKING:
     from jv5kit.training.sizes import RunSettings
     from jv5kit.training.teacher import Teacher
 
-_EARLIER = 0.75
-"""After which share of its steps a phase keeps weights for the average."""
-
 
 class Run:
     """A run of training.
@@ -220,8 +217,8 @@ class Run:
                     self._journal.write({"phase": phase.name, **record, "tokens_per_second": round(speed, 1)})
                 progress.describe(f"{phase.name}  loss {record['loss']:.4f}  {speed:,.0f} tokens/s")
                 progress(1)
-                if _averages(phase) and loop.step_number == int(steps * _EARLIER):
-                    self._keep(loop, folder / "earlier.safetensors")
+                if loop.step_number in phase.settings.kept:
+                    self._keep(loop, _kept(folder, loop.step_number))
                 if loop.step_number % optimizer.evaluate_steps == 0 and loop.step_number < steps:
                     self._evaluate(phase, loop.step_number)
                 # One may have seen it before its step, and another after it.
@@ -243,12 +240,18 @@ class Run:
                 write_tensors(path, trained)
 
     def _average(self, phase: Phase, loop: Loop, folder: Path) -> None:
-        """Take the mean of the last weights and the earlier ones, where that is asked for."""
-        if _averages(phase) and (folder / "earlier.safetensors").exists():
-            # The first process removes it in the end, when all have read it.
-            with together():
-                earlier = load_file(folder / "earlier.safetensors")
-            loop.load({name: (last + earlier[name]) / 2 for name, last in loop.trained().items()})
+        """Take the mean of the last weights and those that were kept."""
+        steps = phase.settings.kept
+        if not steps:
+            return
+        share = 1 / (len(steps) + 1)
+        averaged = {name: last * share for name, last in loop.trained().items()}
+        # The first process removes them in the end, when all have read them.
+        with together():
+            for step in steps:
+                for name, kept in load_file(_kept(folder, step)).items():
+                    averaged[name] += kept * share
+        loop.load(averaged)
 
     def _finish(self, phase: Phase, objective: Objective, folder: Path) -> None:
         """Leave the student for what comes next, and say that the phase is done."""
@@ -389,6 +392,6 @@ class Run:
             )
 
 
-def _averages(phase: Phase) -> bool:
-    """Whether the weights of a phase are the mean of the last ones and earlier ones."""
-    return bool(getattr(phase.settings, "average", False))
+def _kept(folder: Path, step: int) -> Path:
+    """Where the weights of a step are that the phase's mean is taken of."""
+    return folder / f"kept-{step}.safetensors"

@@ -80,6 +80,16 @@ class PhaseSettings:
     learning_rate: float = field(default=1e-4, metadata={"says": "at its highest"})
     rope_theta: float = field(default=0.0, metadata={"says": "RoPE base in training; 0 is that of inference"})
 
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Steps at which the rate has fallen, the last one among them."""
+        return (self.steps,)
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Steps whose weights are kept: what the phase gives is the mean of them and the last."""
+        return ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillSettings(PhaseSettings):
@@ -92,6 +102,19 @@ class DistillSettings(PhaseSettings):
     projection_start: ProjectionStart = field(default="orthogonal", metadata={"says": "identity, orthogonal or random"})
     temperature: float = field(default=0.02, metadata={"says": "of score and infonce"})
     similarity: float = field(default=0.0, metadata={"says": "weight of a term for the cosines within the batch"})
+    cycles: int = field(
+        default=1, metadata={"says": "times that the rate rises and falls; the mean of all ends is kept"}
+    )
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """As cyclical rates have them for stochastic weight averaging (Izmailov et al., arXiv 1803.05407)."""
+        return tuple(self.steps * cycle // self.cycles for cycle in range(1, self.cycles + 1))
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The ends of all cycles but the last."""
+        return self.ends[:-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +125,12 @@ class AdapterSettings(PhaseSettings):
     alpha: float = field(default=32.0, metadata={"says": "LoRA's scale times the rank"})
     dropout: float = field(default=0.1, metadata={"says": "of what goes into the adapter"})
     average: bool = field(default=False, metadata={"says": "mean of the last checkpoint and the one at 3/4"})
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The step at three quarters, where the mean is asked for and there is one."""
+        earlier = self.steps * 3 // 4
+        return (earlier,) if self.average and earlier else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
