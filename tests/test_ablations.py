@@ -86,15 +86,24 @@ def test_gor_holds_from_a_quarter_on(after: float, outcome: str) -> None:
         (0.5, None, verdicts.NEAR),
     ],
 )
-def test_a_gain_is_more_than_seeds_are_apart(gain: float, least: float | None, outcome: str) -> None:
+def test_a_gain_is_more_than_chance_makes(gain: float, least: float | None, outcome: str) -> None:
     assert verdicts.judged(gain, least) == outcome
 
 
-def test_seeds_are_apart_as_far_as_those_of_one_run() -> None:
-    records = seeded("losses", "NCE", 0.5, 0.51) + seeded("adapters", "retrieval", 0.7, 0.74, 0.72)
-    assert verdicts.noise(records, verdicts.WHOLE) == pytest.approx(0.04)
-    assert verdicts.noise(records[1:3], verdicts.WHOLE) is None, "one seed of each"
-    assert verdicts.noise(records, (384, "float32", "sts")) is None, "of another kind"
+def test_chance_is_two_standard_errors_of_a_difference() -> None:
+    records = seeded("losses", "NCE", 0.5, 0.52) + seeded("adapters", "retrieval", 0.7, 0.74, 0.72)
+    records += seeded("adapters", claims.LONGER, 0.6, 0.6)
+    cell = verdicts.WHOLE
+    # Three runs and two, of means of their own: 2 + 1 degrees of freedom.
+    assert verdicts.deviation(records, "adapters", cell) == pytest.approx((2 * 0.02**2 / 3) ** 0.5)
+    assert verdicts.deviation(records, "losses", cell) == pytest.approx(0.02 / 2**0.5)
+    # A claim without seeds has those of all others.
+    everywhere = verdicts.deviation(records, "projection", cell)
+    assert everywhere is not None
+    assert everywhere == pytest.approx(((2 * 0.02**2 + 0.02**2 / 2) / 4) ** 0.5)
+    assert verdicts.chance(records, "projection", cell, 1, 4) == pytest.approx(2 * everywhere * (1 + 1 / 4) ** 0.5)
+    assert verdicts.deviation([records[0], records[2]], "losses", cell) is None, "one seed of each"
+    assert verdicts.chance(records, "losses", (384, "float32", "sts"), 1, 1) is None, "of another kind"
 
 
 def test_the_report_has_every_claim_and_says_what_was_not_run() -> None:
@@ -107,18 +116,18 @@ def test_the_report_has_every_claim_and_says_what_was_not_run() -> None:
         record("dimensions", "Matryoshka, as it is", whole=0.5, small=0.3, bits=0.1),
         record("dimensions", "Matryoshka, rotated", whole=0.5, small=0.25, bits=0.2),
     ]
-    # What tells how far seeds are apart at 64 dimensions; no seeds tell it of bits.
+    # What tells how much seeds do at 64 dimensions; none tell it of bits.
     records += [record("losses", "distill", seed, small=0.1 + seed / 50) for seed in (0, 1)]
     lines = list(report.report(records))
     ours = "| 5 adapters | the adapter helps retrieval, by our recipe"
-    assert f"{ours} | holds | 0.4000 to 0.5050; seeds are 0.0100 apart |" in lines
+    assert f"{ours} | holds | 0.4000 to 0.5050; by chance up to 0.0100 |" in lines
     beside = ", more than as many tokens of stage 1 do (not of the paper)"
-    assert f"{ours}{beside} | holds | 0.4500 to 0.5050; seeds are 0.0100 apart |" in lines
+    assert f"{ours}{beside} | holds | 0.4500 to 0.5050; by chance up to 0.0173 |" in lines
     papers = "| 5 adapters | the adapter helps retrieval, by the paper's losses"
     assert any(line.startswith(f"{papers} | too near to say | 0.4000 to 0.4000;") for line in lines)
     assert any(line.startswith(f"{papers}{beside} | does not hold | 0.4500 to 0.4000;") for line in lines)
     matryoshka = "Matryoshka keeps more at 64 dimensions, targets as it is"
-    told = "0.2000 to 0.3000, at 384 0.5000 to 0.5000; seeds are 0.0200 apart"
+    told = "0.2000 to 0.3000, at 384 0.5000 to 0.5000; by chance up to 0.0400"
     assert f"| 6 dimensions | {matryoshka} | holds | {told} |" in lines
     assert any("rotated targets help 64 dimensions" in line and "does not hold" in line for line in lines)
     assert any("rotated targets help 256 bits" in line and "one seed of each" in line for line in lines)
@@ -167,7 +176,7 @@ def test_losses_are_compared_by_the_seeds_that_all_have(ours: float, outcome: st
     best, *helps = verdicts.losses(records)
     assert best[1] == outcome
     assert "NCE + distill 0.5700" in best[2]
-    assert "seeds are 0.0020 apart" in best[2]
+    assert "by chance up to 0.0028" in best[2]
     assert [one[1] for one in helps] == [verdicts.NEAR, verdicts.NEAR]
 
 

@@ -98,6 +98,7 @@ def report(records: Sequence[Record]) -> Iterator[str]:
     yield "# The paper's claims at our scale"
     yield ""
     yield "Made by `python train/ablations/run.py WORK SETS` and `python train/ablations/report.py`."
+    yield "A claim holds by more than two standard errors, as far as seeds tell them (`by chance up to`)."
     yield ""
     verdicts: list[list[object]] = []
     for number, judge in CLAIMS.items():

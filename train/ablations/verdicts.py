@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -107,19 +108,37 @@ def means(records: Sequence[Record], claim: str, cell: Cell = WHOLE) -> dict[str
     return found
 
 
-def noise(records: Sequence[Record], cell: Cell) -> float | None:
-    """How far the best and the worst seed of a variant are apart, at most; None if none has more than one seed."""
-    spreads = []
-    for claim in dict.fromkeys(record["claim"] for record in records):
-        for runs in variants(records, claim).values():
+def deviation(records: Sequence[Record], claim: str, cell: Cell) -> float | None:
+    """The standard deviation of a seed, pooled over a claim's variants that have several; else over all claims'.
+
+    None if no variant has several.
+    """
+    for among in ([claim], list(dict.fromkeys(record["claim"] for record in records))):
+        squares, freedom = 0.0, 0
+        for runs in (runs for one in among for runs in variants(records, one).values()):
             known = [value for run in runs if (value := score(run, *cell)) is not None]
-            if len(known) > 1:
-                spreads.append(max(known) - min(known))
-    return max(spreads, default=None)
+            squares += sum((value - mean(known)) ** 2 for value in known)
+            freedom += max(0, len(known) - 1)
+        if freedom:
+            return math.sqrt(squares / freedom)
+    return None
+
+
+def chance(records: Sequence[Record], claim: str, cell: Cell, *runs: int) -> float | None:
+    """Two standard errors of a difference of means: what seeds alone may make of it.
+
+    Args:
+        records: all.
+        claim: whose seeds say how much they do.
+        cell: what is compared.
+        *runs: of each mean; what nothing is drawn for, stage 1 alone, has none.
+    """
+    one = deviation(records, claim, cell)
+    return None if one is None else 2 * one * math.sqrt(sum(1 / count for count in runs))
 
 
 def judged(gain: float, least: float | None) -> str:
-    """Whether a gain is one: more than what seeds are apart, or what else says nothing."""
+    """Whether a gain is one: more than chance makes, or what else says nothing."""
     if least is None or abs(gain) <= least:
         return NEAR
     return HOLDS if gain > 0 else FAILS
@@ -141,10 +160,10 @@ def losses(records: Sequence[Record]) -> Iterator[Verdict]:
     """Claim 2."""
     by_name = variants(records, "losses")
     paper = list(LOSSES)[:6]
-    least = noise(records, WHOLE)
     if all(name in by_name for name in paper):
         # Of the seeds that all have: the mean of three beside one run compares seeds.
         common = set.intersection(*({one["seed"] for one in by_name[name]} for name in paper))
+        least = chance(records, "losses", WHOLE, len(common), len(common))
         scores = {
             name: mean(score(one, *WHOLE) or 0.0 for one in by_name[name] if one["seed"] in common) for name in paper
         }
@@ -153,18 +172,18 @@ def losses(records: Sequence[Record]) -> Iterator[Verdict]:
         yield (
             f"{AVERAGED} is the best of the six",
             judged(scores[AVERAGED] - scores[best_other], least),
-            ", ".join(f"{name} {scores[name]:.4f}" for name in ranked) + _seeds(least),
+            ", ".join(f"{name} {scores[name]:.4f}" for name in ranked) + _chance(least),
         )
         for name in ("NCE", "distill"):
             gain = scores[f"{name} + GOR"] - scores[name]
-            yield f"GOR helps {name}", judged(gain, least), f"{gain:+.4f}" + _seeds(least)
+            yield f"GOR helps {name}", judged(gain, least), f"{gain:+.4f}" + _chance(least)
     signs = f"{AVERAGED} + signs"
     if AVERAGED in by_name and signs in by_name:
         cell = (256, "ubinary", "retrieval")
         one, other = (next(run for run in by_name[name] if run["seed"] == 0) for name in (AVERAGED, signs))
         gain = (score(other, *cell) or 0.0) - (score(one, *cell) or 0.0)
-        least = noise(records, cell)
-        yield "the sign view helps bits (not of the paper)", judged(gain, least), f"{gain:+.4f}" + _seeds(least)
+        least = chance(records, "losses", cell, 1, 1)
+        yield "the sign view helps bits (not of the paper)", judged(gain, least), f"{gain:+.4f}" + _chance(least)
 
 
 def objectives(records: Sequence[Record]) -> Iterator[Verdict]:
@@ -177,11 +196,11 @@ def objectives(records: Sequence[Record]) -> Iterator[Verdict]:
             f"{kind} {value:.4f} (at {rate:g}{', the highest tried' if rate == max(RATES) else ''})"
             for kind, (value, rate) in best.items()
         )
-        least = noise(records, WHOLE)
+        least = chance(records, "objectives", WHOLE, 1, 1)
         yield (
             "embeddings are the best thing to distil, each objective at its best rate",
             judged(best["embeddings"][0] - others, least),
-            told + _seeds(least),
+            told + _chance(least),
         )
 
 
@@ -190,12 +209,12 @@ def projection(records: Sequence[Record]) -> Iterator[Verdict]:
     scores = means(records, "projection")
     if len(scores) == 4:
         told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        least = noise(records, WHOLE)
+        least = chance(records, "projection", WHOLE, 1, 1)
         others = [value for name, value in scores.items() if name != "student"]
         yield (
             "a projection that is learned at the student is best",
             judged(scores["student"] - max(others), least),
-            told + _seeds(least),
+            told + _chance(least),
         )
         others = [value for name, value in scores.items() if name != "teacher"]
         yield (
@@ -207,29 +226,29 @@ def projection(records: Sequence[Record]) -> Iterator[Verdict]:
 
 def adapters(records: Sequence[Record]) -> Iterator[Verdict]:
     """Claim 5."""
-    papers = means(records, "losses").get(AVERAGED)
+    by_name, papers = variants(records, "adapters"), variants(records, "losses").get(AVERAGED, [])
     for phase, (_, kind) in ADAPTERS.items():
         cell = (384, "float32", kind)
-        scores, least = means(records, "adapters", cell), noise(records, cell)
-        own = {f"helps {kind}": scores.get(phase.replace("_", "-"))}
+        own = {f"helps {kind}": by_name.get(phase.replace("_", "-"), [])}
         if kind == "retrieval":
             own = {f"helps {kind}, by the paper's losses": papers, f"helps {kind}, by our recipe": own[f"helps {kind}"]}
+        more = ", more than as many tokens of stage 1 do (not of the paper)"
         for told, after in own.items():
-            if ALONE in scores and after is not None:
-                numbers = f"{scores[ALONE]:.4f} to {after:.4f}"
-                yield f"the adapter {told}", judged(after - scores[ALONE], least), numbers + _seeds(least)
-            if LONGER in scores and after is not None:
-                numbers = f"{scores[LONGER]:.4f} to {after:.4f}"
-                claim = f"the adapter {told}, more than as many tokens of stage 1 do (not of the paper)"
-                yield claim, judged(after - scores[LONGER], least), numbers + _seeds(least)
+            for before, beside in ((ALONE, ""), (LONGER, more)):
+                if before in by_name and after:
+                    scores = [_mean(runs, cell) for runs in (by_name[before], after)]
+                    counts = [len(after)] if before == ALONE else [len(by_name[before]), len(after)]
+                    least = chance(records, "adapters", cell, *counts)
+                    numbers = f"{scores[0]:.4f} to {scores[1]:.4f}"
+                    yield f"the adapter {told}{beside}", judged(scores[1] - scores[0], least), numbers + _chance(least)
     averaged = means(records, "average").get("mean of two")
     plain = [run for run in variants(records, "losses").get(AVERAGED, []) if run["seed"] == 0]
     if plain and averaged is not None:
-        one, least = score(plain[0], *WHOLE) or 0.0, noise(records, WHOLE)
+        one, least = _mean(plain, WHOLE), chance(records, "losses", WHOLE, 1, 1)
         yield (
             "the mean of two checkpoints is better than the last",
             judged(averaged - one, least),
-            f"{one:.4f} to {averaged:.4f}" + _seeds(least),
+            f"{one:.4f} to {averaged:.4f}" + _chance(least),
         )
 
 
@@ -237,14 +256,15 @@ def dimensions(records: Sequence[Record]) -> Iterator[Verdict]:
     """Claim 6."""
     small, bits = (64, "float32", "retrieval"), (256, "ubinary", "retrieval")
     at = {cell: means(records, "dimensions", cell) for cell in (WHOLE, small, bits)}
+    runs = {name: len(own) for name, own in variants(records, "dimensions").items()}
 
     def compare(claim: str, before: str, after: str, cell: Cell) -> Iterator[Verdict]:
         if {before, after} <= at[cell].keys():
-            least = noise(records, cell)
+            least = chance(records, "dimensions", cell, runs[before], runs[after])
             told = f"{at[cell][before]:.4f} to {at[cell][after]:.4f}"
             if cell is small and {before, after} <= at[WHOLE].keys():
                 told += f", at 384 {at[WHOLE][before]:.4f} to {at[WHOLE][after]:.4f}"
-            yield claim, judged(at[cell][after] - at[cell][before], least), told + _seeds(least)
+            yield claim, judged(at[cell][after] - at[cell][before], least), told + _chance(least)
 
     for how in ("as it is", "rotated"):
         claim = f"Matryoshka keeps more at 64 dimensions, targets {how}"
@@ -281,8 +301,12 @@ def long(records: Sequence[Record]) -> Iterator[Verdict]:
         )
 
 
-def _seeds(least: float | None) -> str:
-    return "; one seed of each" if least is None else f"; seeds are {least:.4f} apart"
+def _mean(runs: Sequence[Record], cell: Cell) -> float:
+    return mean(score(run, *cell) or 0.0 for run in runs)
+
+
+def _chance(least: float | None) -> str:
+    return "; one seed of each" if least is None else f"; by chance up to {least:.4f}"
 
 
 CLAIMS: dict[str, Callable[[Sequence[Record]], Iterator[Verdict]]] = {
