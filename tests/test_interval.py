@@ -43,3 +43,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         interval.main(tmp_path, ["pico"], names="pairs")
     assert ended.value.exit_code == 2
     assert "pairs is no set of queries and documents: leave it out of --names" in capsys.readouterr().err
+
+
+def test_of_nothing_there_is_no_share(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(interval, "scores_of", lambda model, sets: [np.zeros(3)])
+    with pytest.raises(typer.Exit) as ended:
+        interval.main(HELD_OUT, ["pico"], against="other", names="retrieval")
+    assert ended.value.exit_code == 2
+    assert "other finds nothing, of which there is no share" in capsys.readouterr().err

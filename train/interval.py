@@ -45,7 +45,7 @@ def interval(ours: Scores, theirs: Scores, draws: int = DRAWS, seed: int = 0) ->
 
 
 def scores_of(model: str, sets: Sequence[Retrieval]) -> Scores:
-    """nDCG@10 of each query, all values in float32, by the model's adapter for retrieval if it has one."""
+    """nDCG@10 of each query, by all dimensions, stored as float32, and the adapter for retrieval if there is one."""
     encoder = Encoder.from_pretrained(model)
     found = []
     for one in sets:
@@ -76,6 +76,8 @@ def main(
             wrong = ", ".join(name for name, data in chosen if not isinstance(data, Retrieval))
             raise InputError(f"{wrong} is no set of queries and documents: leave it out of --names")
         theirs = scores_of(against, of_retrieval)
+        if not any(one.any() for one in theirs):
+            raise InputError(f"{against} finds nothing, of which there is no share: give another model as --against")
         for model in models:
             share, low, high = interval(scores_of(model, of_retrieval), theirs)
             print(f"{model}: {share:.1%} of {against}, {low:.1%} to {high:.1%} over {sum(map(len, theirs))} queries")
